@@ -1,0 +1,53 @@
+"""Motion-language models whose motion tokens share one geometry with the language model.
+
+Importing the package registers its models with the Auto classes and its pipelines; everything else loads on first use.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from . import models as models
+
+try:
+    __version__ = version("geomotiongpt")
+except PackageNotFoundError:  # run from a source folder that is not installed
+    __version__ = "0.0.0"
+
+_PUBLIC = {
+    "models.motion_representation": (
+        "joints_to_features",
+        "features_to_joints",
+        "mirror_joints",
+        "mirror_features",
+        "get_motion_representation",
+    ),
+    "models.feature_extraction_motion": ("MotionFeatureExtractor",),
+    "models.configuration_motion_tokenizer": ("MotionTokenizerConfig",),
+    "models.modeling_motion_tokenizer": ("MotionTokenizer",),
+    "models.configuration_geomotiongpt": ("GeoMotionGPTConfig",),
+    "models.modeling_geomotiongpt": ("GeoMotionGPTForCausalLM",),
+    "models.processing_geomotiongpt": ("GeoMotionGPTProcessor",),
+    "models.pipeline_motion_to_text": ("MotionToTextPipeline",),
+    "models.geometry": ("gram_matrix", "orthonormality_loss", "welch_bound", "FrozenSparseProjection"),
+    "data.builder": ("build_motion_dataset",),
+    "data.loader": ("load_motion_dataset", "load_motion_statistics", "motion_dataset_summary", "push_motion_dataset"),
+    "data.synthetic": ("make_synthetic_dataset",),
+    "training.motion_tokenizer": ("train_motion_tokenizer",),
+    "training.language_model": ("train_language_model",),
+    "training.callbacks": ("OrthonormalLossCallback", "GumbelTemperatureCallback"),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,100 @@
+"""The HumanML3D folder on disk: split lists, arrays, and writes that leave nothing half-written."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+FEATURES_DIR = "new_joint_vecs"
+JOINTS_DIR = "new_joints"
+TEXTS_DIR = "texts"
+_TEMPORARY_PATTERN = ".*.partial"
+_STANDARD_SPLITS = ("train", "val", "test")
+
+
+def list_splits(folder: Path) -> list[str]:
+    """Names of the split lists (`*.txt`) at the top of a folder: train, val and test first, others by name."""
+    names = {path.stem for path in folder.glob("*.txt")}
+    return [name for name in _STANDARD_SPLITS if name in names] + sorted(names.difference(_STANDARD_SPLITS))
+
+
+def read_split_list(folder: Path, split: str) -> list[str]:
+    """Read the clip ids of a split list, in order.
+
+    Raises:
+        `FileNotFoundError`: The list does not exist; the message names those that do.
+        `ValueError`: The list is empty, or a line is not one word.
+    """
+    path = folder / f"{split}.txt"
+    if not path.is_file():
+        found = ", ".join(list_splits(folder)) or "none (was the folder built to the end?)"
+        raise FileNotFoundError(f"{path}: no such split list; lists in this folder: {found}")
+    ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    for number, clip_id in enumerate(ids, 1):
+        if len(clip_id.split()) > 1 or "/" in clip_id or "#" in clip_id:
+            raise ValueError(
+                f"{path}:{number}: {clip_id[:60]!r} is not a clip id; every .txt file at the top of the folder is "
+                "read as a split list with one id a line, so move other text files away"
+            )
+    ids = [clip_id for clip_id in ids if clip_id]
+    if not ids:
+        raise ValueError(f"{path}: the split is empty; wanted one clip id a line")
+    return ids
+
+
+def without_repeats(ids: list[str]) -> tuple[list[str], list[str]]:
+    """The ids in order, each once; and those that came again."""
+    seen: set[str] = set()
+    repeated = [clip_id for clip_id in ids if clip_id in seen or seen.add(clip_id)]  # type: ignore[func-returns-value]
+    return list(dict.fromkeys(ids)), repeated
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read a float array.
+
+    Raises:
+        `FileNotFoundError`: The file does not exist.
+        `ValueError`: The file is truncated, is no `.npy` file, holds no real numbers, or holds NaN or infinity.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"not a readable .npy file, truncated perhaps ({error})") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise ValueError(f"holds {getattr(array, 'dtype', type(array).__name__)}, wanted real numbers")
+    if not np.isfinite(array).all():
+        frames = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1)) if array.ndim else [0]
+        raise ValueError(f"NaN or infinity in {len(frames)} of {len(array) if array.ndim else 1} frames")
+    return array
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    save_bytes(path, buffer.getbuffer())
+
+
+def save_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        `OSError`: The file cannot be written (disk full, no permission); the message names it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a failed write does not say which file it was
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a killed `save_bytes` left in a folder."""
+    for path in folder.glob(_TEMPORARY_PATTERN):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""The embedded data set: captioned synthetic motion in the folder layout of HumanML3D."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .builder import MotionClip, finish_motion_folder, write_motion_clips
+from .synthetic_actions import ACTIONS, MotionAttributes, compose_controls
+from .synthetic_captions import write_captions
+from .synthetic_motion import controls_to_joints
+from .text_files import CaptionSegment
+
+_CLIPS_PER_BATCH = 64  # enough to amortise calls, few enough for the cache
+_SPLIT_ROUND = ("train",) * 16 + ("val",) + ("test",) * 3
+_COMPOSED = 0.25  # of all clips show more than one action
+
+
+@dataclass(frozen=True)
+class SyntheticClip:
+    """One clip.
+
+    Args:
+        motion_id: six digits.
+        split: "train", "val" or "test".
+        segments: what the clip shows, one after another.
+        captions: differently worded descriptions, with tagged words.
+        joints: (frames, 22, 3) float32 positions at 20 frames per second, metres, y up.
+    """
+
+    motion_id: str
+    split: str
+    segments: tuple[MotionAttributes, ...]
+    captions: Sequence[CaptionSegment]
+    joints: np.ndarray
+
+
+def make_synthetic_dataset(output_dir: str | os.PathLike, num_motions: int = 2000, seed: int = 0) -> None:
+    """Write a captioned motion data set, made from nothing but a seed, as `build_motion_dataset` would.
+
+    Every action comes up equally often; a quarter of the clips show two or three, one after another. 80% of the clips
+    are for training, 5% for validation, 15% for testing; each has its mirror image `M<id>` in the same split. The same
+    arguments give the same bytes.
+
+    Args:
+        output_dir (`str` or `os.PathLike`): folder to write; new or empty. It appears when it is complete.
+        num_motions (`int`, defaults to 2000): clips, without their mirror images; at least 20.
+        seed (`int`, defaults to 0): what the clips are drawn from.
+
+    Raises:
+        ValueError: if `num_motions` is below 20, or `output_dir` holds files.
+        OSError: if a file cannot be written.
+    """
+    output = Path(output_dir)
+    if num_motions < len(_SPLIT_ROUND):
+        raise ValueError(
+            f"num_motions is {num_motions}; at least {len(_SPLIT_ROUND)} are needed to fill train, val and test"
+        )
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty folder; name a new one, or remove it first")
+    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    aside.mkdir(parents=True)
+    try:
+        splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        clips = list(generate_synthetic_clips(num_motions, seed))
+        for clip in clips:
+            splits[clip.split].append(clip.motion_id)
+        # Clips of about the same length share a batch, so that little is padded.
+        clips.sort(key=lambda clip: len(clip.joints))
+        for start in range(0, len(clips), _CLIPS_PER_BATCH):
+            batch = clips[start : start + _CLIPS_PER_BATCH]
+            failed = write_motion_clips([MotionClip(c.motion_id, c.joints, c.captions) for c in batch], aside)
+            if failed:
+                raise ValueError(f"seed {seed}: clips without features: {failed}")
+        finish_motion_folder(aside, {name: ids + [f"M{i}" for i in ids] for name, ids in splits.items()})
+        os.replace(aside, output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def generate_synthetic_clips(num_motions: int, seed: int = 0) -> Iterator[SyntheticClip]:
+    """Draw captioned clips in memory; clip i is the same however many are drawn.
+
+    Args:
+        num_motions: number of clips, without mirror images.
+        seed: what they are drawn from.
+    """
+    action_seed, split_seed, *clip_seeds = np.random.SeedSequence(seed).spawn(num_motions + 2)
+    actions = _in_shuffled_rounds(tuple(ACTIONS), num_motions, np.random.default_rng(action_seed))
+    splits = _in_shuffled_rounds(_SPLIT_ROUND, num_motions, np.random.default_rng(split_seed))
+    for first in range(0, num_motions, _CLIPS_PER_BATCH):
+        indices = range(first, min(first + _CLIPS_PER_BATCH, num_motions))
+        rngs = [np.random.default_rng(clip_seeds[index]) for index in indices]
+        drawn = [_draw_clip(rng, actions[index]) for rng, index in zip(rngs, indices, strict=True)]
+        captions = [write_captions(segments, rng) for (segments, _), rng in zip(drawn, rngs, strict=True)]
+        joints = controls_to_joints([controls for _, controls in drawn], rngs)
+        for index, (segments, _), lines, positions in zip(indices, drawn, captions, joints, strict=True):
+            yield SyntheticClip(f"{index:06d}", splits[index], segments, lines, positions)
+
+
+def _in_shuffled_rounds(items: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:
+    """The items over and over, each round in a new order; longer lists begin like shorter ones."""
+    return [items[i] for _ in range(0, num, len(items)) for i in rng.permutation(len(items))][:num]
+
+
+def _draw_clip(rng: np.random.Generator, action: str) -> tuple[tuple[MotionAttributes, ...], np.ndarray]:
+    """Segments beginning with an action, and their controls."""
+    composed = rng.random() < _COMPOSED
+    while True:  # every action has forms that are short enough
+        segments = [_draw_attributes(rng, action)]
+        for _ in range(int(rng.integers(1, 3)) if composed else 0):
+            segments.append(_draw_attributes(rng, _next_action(rng, segments[-1].action)))
+        controls, num_shown = compose_controls(rng, segments)
+        if num_shown > int(composed):
+            return tuple(segments[:num_shown]), controls
+
+
+def _next_action(rng: np.random.Generator, previous: str) -> str:
+    """Another action; whoever sits can only stand up, and nobody else can."""
+    if previous == "sit_down":
+        return "stand_up"
+    possible = [action for action in ACTIONS if action not in (previous, "stand_up")]
+    return possible[rng.integers(len(possible))]
+
+
+def _draw_attributes(rng: np.random.Generator, action: str) -> MotionAttributes:
+    """Random attributes for an action: slow, ordinary or fast, with or without a count, a distance or an angle."""
+    spec = ACTIONS[action]
+    side = spec.sides[rng.integers(len(spec.sides))] if spec.sides else None
+    chance, amount = rng.random(2)
+    speed = ("slow" if chance < 0.25 else "fast" if chance < 0.5 else None) if spec.paced else None
+    if spec.distances and amount < 0.3:
+        return MotionAttributes(action, side, speed, distance=int(rng.choice(spec.distances)))
+    if spec.counts and amount < 0.65:
+        return MotionAttributes(action, side, speed, count=int(rng.choice(spec.counts)))
+    if spec.degrees:
+        return MotionAttributes(action, side, speed, degrees=int(rng.choice(spec.degrees)))
+    return MotionAttributes(action, side, speed)

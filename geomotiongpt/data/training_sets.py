@@ -1,0 +1,136 @@
+"""What the trainers read: windows of motion, and motion codes with a caption. Every draw depends on the seed, the epoch
+and the item alone, so a resumed run sees what an uninterrupted one would have seen."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset as HFDataset
+from torch.utils.data import Dataset
+
+from ..models.feature_extraction_motion import MotionFeatureExtractor
+from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+
+
+class MotionWindowDataset(Dataset):
+    """Random windows of normalised motion; each frame of the data is equally likely to start one.
+
+    Args:
+        dataset: with a `motion` column of features (frames, F), not normalised.
+        feature_extractor: normalises and checks the clips.
+        window_frames: length of a window; shorter clips are padded at the end and masked.
+        num_windows: windows in an epoch; by default the number of frames divided by `window_frames`.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        dataset: HFDataset,
+        feature_extractor: MotionFeatureExtractor,
+        *,
+        window_frames: int,
+        num_windows: int | None = None,
+        seed: int = 0,
+    ):
+        self.clips = normalised_clips(dataset, feature_extractor)
+        self.window_frames, self.seed, self.epoch = window_frames, seed, 0
+        starts = np.array([max(len(clip) - window_frames, 0) + 1 for clip in self.clips])
+        self._ends = starts.cumsum()
+        frames = sum(len(clip) for clip in self.clips)
+        self.num_windows = num_windows or max(1, frames // window_frames)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer: another epoch draws other windows."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return self.num_windows
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """`motion_values` (window_frames, F) and `motion_mask` (window_frames,)."""
+        draw = int(np.random.default_rng((self.seed, self.epoch, index)).integers(self._ends[-1]))
+        clip_index = int(np.searchsorted(self._ends, draw, side="right"))
+        clip = self.clips[clip_index]
+        start = draw - (self._ends[clip_index - 1] if clip_index else 0)
+        window = torch.from_numpy(clip[start : start + self.window_frames])
+        missing = self.window_frames - len(window)
+        mask = torch.ones(self.window_frames, dtype=torch.bool)
+        if missing:
+            window = torch.cat([window, window.new_zeros(missing, window.shape[1])])
+            mask[-missing:] = False
+        return {"motion_values": window, "motion_mask": mask}
+
+
+class MotionCaptionDataset(Dataset):
+    """Motion codes with one of the captions of the motion.
+
+    Args:
+        motion_codes: for each motion one or more code sequences (see `code_offsets` of the training arguments).
+        captions: the captions of each motion.
+        motion_ids: what to call each motion.
+        seed: of the draws; None takes the first codes and the first caption, for evaluation.
+    """
+
+    def __init__(
+        self,
+        motion_codes: Sequence[Sequence[Sequence[int]]],
+        captions: Sequence[Sequence[str]],
+        motion_ids: Sequence[str],
+        *,
+        seed: int | None,
+    ):
+        self.motion_codes, self.captions, self.motion_ids = motion_codes, captions, motion_ids
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer: another epoch draws other codes and captions."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return len(self.motion_codes)
+
+    def __getitem__(self, index: int) -> dict:
+        """`motion_codes`, `text` and `name` of one motion."""
+        codes, captions, choice = self.motion_codes[index], self.captions[index], (0, 0)
+        if self.seed is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, index))
+            choice = int(rng.integers(len(codes))), int(rng.integers(len(captions)))
+        return {"motion_codes": codes[choice[0]], "text": captions[choice[1]], "name": self.motion_ids[index]}
+
+
+class CaptioningCollator:
+    """Items of a `MotionCaptionDataset` -> the padded training batch that the processor builds."""
+
+    def __init__(self, processor: GeoMotionGPTProcessor):
+        self.processor = processor
+
+    def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """Pads to the longest of the batch."""
+        return self.processor(
+            motion_codes=[item["motion_codes"] for item in items],
+            text=[item["text"] for item in items],
+            names=[item["name"] for item in items],
+        ).data
+
+
+def normalised_clips(dataset: HFDataset, feature_extractor: MotionFeatureExtractor) -> list[np.ndarray]:
+    """All motions of a data set, normalised, (frames, F) float32 each; clips too short for one code are refused."""
+    clips = []
+    for item in dataset.select_columns(["motion_id", "motion"]):
+        features = feature_extractor.to_features(item["motion"], item["motion_id"])
+        clips.append(feature_extractor.normalise(features))
+    return clips
+
+
+def drop_short_motions(dataset: HFDataset, num_frames: int) -> tuple[HFDataset, list[str]]:
+    """Leaves out motions of fewer frames.
+
+    Returns:
+        the rest, and the ids of those left out, to be reported.
+    """
+    lengths = [len(item["motion"]) for item in dataset.select_columns(["motion"])]
+    short = {index for index, length in enumerate(lengths) if length < num_frames}
+    if not short:
+        return dataset, []
+    kept = dataset.select([index for index in range(len(lengths)) if index not in short])
+    return kept, [dataset[index]["motion_id"] for index in sorted(short)]

@@ -1,0 +1,68 @@
+"""Configuration of the motion tokenizer (GeoMotionGPT's decoder-only quantiser, DVQ)."""
+
+from transformers import PreTrainedConfig
+
+
+class MotionTokenizerConfig(PreTrainedConfig):
+    """Everything the weights of a `MotionTokenizer` need, with the published sizes as defaults.
+
+    Args:
+        num_features: width of a motion frame (263 for HumanML3D, 251 for KIT-ML).
+        num_codes: K, size of the codebook.
+        code_dim: D, width of a code; an exactly orthonormal codebook needs num_codes <= code_dim.
+        hidden_size: width of the convolutions.
+        num_downsampling_layers: halvings of the frame rate between motion and codes (3: one code for 8 frames).
+        num_residual_layers: residual units in each stage.
+        dilation_growth_rate: ratio of the dilations of successive residual units (largest first: 9, 3, 1).
+        gumbel_temperature: tau of the Gumbel-Softmax at the end of training; schedules multiply it.
+        gumbel_noise: scale of the Gumbel noise by which training samples codes (1: samples of softmax(logits), as in
+            the paper; 0: the plain straight-through argmax, which learns much faster from small data).
+        orthonormality_weight: lambda_ortho, weight of ||G - I||_F^2 (the sum over all entries).
+        utilisation_weight: lambda_util, weight of -H(q) in nats.
+        position_weight: weight of the joint positions in the reconstruction loss relative to the other features
+            (1: all features alike).
+    """
+
+    model_type = "motion_tokenizer"
+
+    num_features: int = 263
+    num_codes: int = 512
+    code_dim: int = 512
+    hidden_size: int = 512
+    num_downsampling_layers: int = 3
+    num_residual_layers: int = 3
+    dilation_growth_rate: int = 3
+    gumbel_temperature: float = 0.4
+    gumbel_noise: float = 1.0
+    orthonormality_weight: float = 1e-2
+    utilisation_weight: float = 0.05
+    position_weight: float = 1.0
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        for name in ("num_features", "num_codes", "code_dim", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.gumbel_temperature <= 0:
+            raise ValueError(f"gumbel_temperature is {self.gumbel_temperature}; it must be positive.")
+        if self.gumbel_noise < 0:
+            raise ValueError(f"gumbel_noise is {self.gumbel_noise}; it must not be negative.")
+
+    def to_dict(self) -> dict:
+        """As in `PreTrainedConfig`; `auto_map` holds plain class references."""
+        values = super().to_dict()
+        # Saving takes every class with "Tokenizer" in its name for a text tokenizer and notes a (slow, fast) pair.
+        for name, reference in values.get("auto_map", {}).items():
+            if not isinstance(reference, str):
+                values["auto_map"][name] = reference[0]
+        return values
+
+    @property
+    def downsampling_factor(self) -> int:
+        """Frames in one code."""
+        return 2**self.num_downsampling_layers
+
+    @property
+    def num_joints(self) -> int:
+        """Joints J of the skeleton: a HumanML3D-style frame has 12 J - 1 features."""
+        return (self.num_features + 1) // 12

@@ -1,0 +1,61 @@
+"""The pipeline "motion-to-text": motion files or arrays in, captions out."""
+
+from pathlib import Path
+
+import numpy as np
+from transformers import Pipeline
+
+
+class MotionToTextPipeline(Pipeline):
+    """Captions motions: `pipeline("motion-to-text", model=...)(motion)`.
+
+    A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3); lists give lists, and
+    `batch_size=` runs them in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
+    (`max_new_tokens`, `num_beams`, ...) are passed on.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Batches are lists of clips, padded by the processor; the base class would pad with one side for all.
+        self.tokenizer, self.feature_extractor = self.processor.tokenizer, None
+
+    def __call__(self, motion, **kwargs):
+        """Captions one motion or a list of motions."""
+        return super().__call__(motion, **kwargs)
+
+    def _sanitize_parameters(self, **generate_kwargs):
+        return {}, generate_kwargs, {}
+
+    def preprocess(self, motion) -> dict[str, list]:
+        """Reads and checks one motion."""
+        name = "motion"
+        if isinstance(motion, (str, Path)):
+            name, motion = str(motion), _read_motion(Path(motion))
+        return {"motion": [self.processor.feature_extractor.to_features(motion, name)]}
+
+    def _forward(self, model_inputs: dict[str, list], **generate_kwargs) -> dict[str, list]:
+        batch = model_inputs["motion"]
+        clips = [clip[0] for clip in batch] if isinstance(batch[0], list) else batch
+        inputs = self.processor(motion=clips, task="motion-to-text").to(self.device)
+        generated = self.model.generate(**inputs, **generate_kwargs)
+        texts = self.processor.post_process_text(generated, inputs["input_ids"].shape[1])
+        return {"generated_text": texts}
+
+    def postprocess(self, model_outputs: dict[str, list]) -> dict[str, str] | list[dict[str, str]]:
+        """One caption."""
+        texts = model_outputs["generated_text"]
+        return {"generated_text": texts if isinstance(texts, str) else texts[0]}
+
+
+def _read_motion(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such motion file.")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from error

@@ -1,0 +1,28 @@
+"""Loading that refuses incomplete checkpoints: `from_pretrained` would fill missing weights with random ones."""
+
+
+class StrictLoadingMixin:
+    """Put before `PreTrainedModel`: `from_pretrained` raises unless every weight fits its place."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """As in `PreTrainedModel`.
+
+        Raises:
+            ValueError: if the checkpoint lacks weights, has unknown ones, or has some of another shape; it names them.
+        """
+        model, info = super().from_pretrained(  # type: ignore[misc]
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        problems = [
+            f"{name.replace('_keys', '')}: {', '.join(sorted(str(key) for key in info[name])[:5])}"
+            + (f" and {len(info[name]) - 5} more" if len(info[name]) > 5 else "")
+            for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            if info.get(name)
+        ]
+        if problems:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} does not hold the weights of a {cls.__name__} ({'; '.join(problems)}). "
+                "Is it a checkpoint of another model, or was it saved incompletely?"
+            )
+        return (model, info) if output_loading_info else model

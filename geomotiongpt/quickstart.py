@@ -1,0 +1,133 @@
+"""`geomotiongpt quickstart`: data, both training stages, captions of unseen motions and a report, on any machine."""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .data.loader import load_motion_dataset
+from .data.synthetic import make_synthetic_dataset
+from .evaluation.attributes import synthetic_accuracy
+from .evaluation.reconstruction import encode_clips, evaluate_reconstruction
+from .evaluation.results import make_result
+from .models.geometry import codebook_geometry, gram_matrix
+from .models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
+from .models.motion_representation import features_to_joints
+from .models.processing_geomotiongpt import GeoMotionGPTProcessor
+from .resources import resource
+from .training.language_model import caption_codes, train_language_model
+from .training.model_card import write_model_card
+from .training.motion_tokenizer import train_motion_tokenizer
+from .visualization.animation import animate_motion
+from .visualization.plots import plot_code_usage, plot_gram_matrix
+
+logger = logging.getLogger(__name__)
+
+RECIPES = "hub_configs/geomotiongpt-tiny"
+NUM_MOTIONS = 3000
+TABLE_ROWS = 8
+
+
+def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = None, seed: int = 0) -> Path:
+    """Makes the embedded data, trains both stages on them and captions motions the model has never seen.
+
+    Args:
+        output: folder to write: `data/`, `motion_tokenizer/`, `model/` (what `from_pretrained` opens) and `report/`.
+            Data that are already there are used again.
+        num_motions: motions to make, without mirror images.
+        seed: of the data and of both training runs.
+
+    Returns:
+        the model's folder.
+    """
+    started = time.perf_counter()
+    output = Path(output)
+    data, tokenizer_dir, model_dir = output / "data", output / "motion_tokenizer", output / "model"
+    num_motions = num_motions or NUM_MOTIONS
+    _say(f"1/4 making {num_motions} motions in {data}")
+    if not (data / "Mean.npy").is_file():
+        make_synthetic_dataset(data, num_motions, seed)
+    _say(f"2/4 training the motion tokenizer in {tokenizer_dir}")
+    overrides = [f"data.path={data}", f"training.seed={seed}"]
+    train_motion_tokenizer(
+        resource(f"{RECIPES}/motion_tokenizer.yaml"), [*overrides, f"training.output_dir={tokenizer_dir}"]
+    )
+    _say(f"3/4 training the language model in {model_dir}")
+    train_language_model(
+        resource(f"{RECIPES}/language_model.yaml"),
+        [*overrides, f"training.output_dir={model_dir}", f"model.motion_tokenizer={tokenizer_dir}"],
+    )
+    _say("4/4 captioning motions that training has not seen")
+    result = _report(output, data, model_dir, num_motions, seed)
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    metrics = result["metrics"]
+    _say(
+        f"\nDone in {minutes} min {seconds} s. Of {metrics['action']['n']} unseen motions, "
+        f"{metrics['action']['mean']:.1%} have the right actions and {metrics['side']['mean']:.1%} the right side.\n"
+        f"  the model      {model_dir}   (AutoModel.from_pretrained opens it)\n"
+        f"  the report     {output / 'report'}\n"
+        f"  caption more   geomotiongpt caption {model_dir} {data}/new_joint_vecs/000001.npy\n"
+        "  train for real see hub_configs/ and the README: the same commands take a HumanML3D folder"
+    )
+    return model_dir
+
+
+def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: int) -> dict:
+    """Captions the test split, prints a table, and writes `report/` and the model card."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = GeoMotionGPTForCausalLM.from_pretrained(model_dir).to(device).eval()
+    processor = GeoMotionGPTProcessor.from_pretrained(model_dir)
+    extractor, report = processor.feature_extractor, output / "report"
+    test = load_motion_dataset(data, "test", mirrored=False)
+    clips = [extractor.normalise(item["motion"]) for item in test]
+    reconstruction, counts = evaluate_reconstruction(model.motion_tokenizer, extractor, clips)
+    codes = encode_clips(model.motion_tokenizer, clips)
+    captions, references = caption_codes(model, processor, codes), test["captions"]
+    accuracy = synthetic_accuracy(captions, references)
+    geometry = {f"language_model_{key}": value for key, value in _geometry(model).items()}
+    result = make_result(
+        command=f"geomotiongpt quickstart --num-motions {num_motions} --seed {seed}",
+        model={"recipes": RECIPES, "parameters": model.num_parameters()},
+        data={"name": "embedded synthetic motions", "split": "test, without mirror images", "motions": len(test)},
+        protocol={"decoding": "greedy", "attributes": "read by the oracle of the embedded data", "seed": seed},
+        metrics={**accuracy, **reconstruction, **geometry},
+    )
+    write_model_card(
+        model_dir,
+        model,
+        name="geomotiongpt-tiny",
+        data_name="geomotiongpt embedded synthetic motions",
+        data_licence="made by the package, Apache-2.0",
+        result=result,
+    )
+    (report / "metrics.json").parent.mkdir(parents=True, exist_ok=True)
+    (report / "metrics.json").write_bytes((model_dir / "metrics.json").read_bytes())
+    rows = _table(test["motion_id"], captions, references)
+    (report / "captions.md").write_text(rows, encoding="utf-8")
+    _say("\n" + "\n".join(rows.splitlines()[: TABLE_ROWS + 2]))
+    plot_gram_matrix(gram_matrix(model.motion_codebook.weight.detach()), report / "gram_matrix.png")
+    plot_code_usage(counts, report / "code_usage.png")
+    for stage in ("motion_tokenizer", "model"):
+        history = output / stage / "plots" / "history.png"
+        (report / f"{stage}_history.png").write_bytes(history.read_bytes())
+    longest = int(np.argmax([len(clip) for clip in clips]))
+    joints = features_to_joints(np.asarray(test[longest]["motion"], np.float64))
+    animate_motion(joints, report / "motion.gif", caption=captions[longest])
+    return result
+
+
+def _geometry(model: GeoMotionGPTForCausalLM) -> dict[str, float]:
+    return codebook_geometry(model.motion_codebook.weight)
+
+
+def _table(motion_ids: list[str], captions: list[str], references: list[list[str]]) -> str:
+    lines = ["| motion | caption | a reference |", "|---|---|---|"]
+    for motion_id, caption, group in zip(motion_ids, captions, references, strict=True):
+        lines.append(f"| {motion_id} | {caption} | {group[0]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

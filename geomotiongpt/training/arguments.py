@@ -1,0 +1,107 @@
+"""What a training run needs beside the model's configuration."""
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+
+@dataclass
+class MotionDataArguments:
+    """Which motions to train on.
+
+    Args:
+        path (`str`): folder in the HumanML3D layout, or a data set's name on the Hub.
+        representation (`str`, defaults to `"humanml3d"`): "humanml3d" or "kitml".
+        train_split (`str`, defaults to `"train"`): trained on.
+        eval_split (`str`, defaults to `"val"`): evaluated on while training.
+        min_frames (`int`, *optional*): shorter clips are left out; none by default.
+        max_frames (`int`, *optional*): longer clips are left out; none by default.
+        mirrored (`bool`, defaults to `True`): whether to train on the mirrored clips too (evaluation never does).
+    """
+
+    path: str
+    representation: str = "humanml3d"
+    train_split: str = "train"
+    eval_split: str = "val"
+    min_frames: int | None = None
+    max_frames: int | None = None
+    mirrored: bool = True
+
+
+@dataclass
+class _RunArguments(TrainingArguments):
+    def __post_init__(self):
+        self.remove_unused_columns = False  # the data sets make their own items
+        # Two CPU processes form one world only when asked not to look for an accelerator.
+        if not torch.cuda.is_available():
+            self.use_cpu = True
+        super().__post_init__()
+        expected = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.world_size != expected:
+            raise ValueError(
+                f"the launcher started {expected} processes, but they see {self.world_size}: training would run "
+                "several times into one folder. Start with `torchrun` or `accelerate launch --multi_gpu`."
+            )
+
+
+@dataclass
+class MotionTokenizerTrainingArguments(_RunArguments):
+    """`TrainingArguments` of the first stage.
+
+    Parameters that control the batches:
+        window_frames (`int`, defaults to 64): length of the windows cut from the clips.
+        windows_per_epoch (`int`, *optional*): windows in one epoch; by default one for each `window_frames` frames.
+    Parameters that control the codebook:
+        codebook_learning_rate (`float`, *optional*): of the codebook, which has no weight decay; `learning_rate` by
+            default.
+        initial_gumbel_temperature (`float`, defaults to 0.4): tau at the start; it falls exponentially to the model's
+            configured temperature.
+        temperature_hold_ratio (`float`, defaults to 0.6): share of the steps before tau starts to fall.
+        temperature_end_ratio (`float`, defaults to 0.8): share of the steps after which tau has arrived.
+        orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda_ortho grows from 0.
+    """
+
+    window_frames: int = field(default=64)
+    windows_per_epoch: int | None = field(default=None)
+    codebook_learning_rate: float | None = field(default=None)
+    initial_gumbel_temperature: float = field(default=0.4)
+    temperature_hold_ratio: float = field(default=0.6)
+    temperature_end_ratio: float = field(default=0.8)
+    orthonormality_warmup_ratio: float = field(default=0.0)
+
+
+@dataclass
+class LanguageModelTrainingArguments(_RunArguments):
+    """`TrainingArguments` of the second stage.
+
+    Parameters that control the data:
+        code_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its first
+            0, 1, ... frames, and an epoch draws one of the results: how the motion falls into codes varies.
+    Parameters that control the geometry:
+        orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda' grows from 0.
+    Parameters that control evaluation:
+        num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
+    """
+
+    code_offsets: int = field(default=1)
+    orthonormality_warmup_ratio: float = field(default=0.0)
+    num_caption_samples: int = field(default=4)
+
+
+@dataclass
+class LoraArguments:
+    """LoRA on the language model (PEFT). The motion codebook and the markers train in full beside it.
+
+    Args:
+        r (`int`, defaults to 16): rank.
+        lora_alpha (`int`, defaults to 32): scale.
+        lora_dropout (`float`, defaults to 0.05): dropout of the adapter's input.
+        target_modules (`list[str]`): adapted layers.
+    """
+
+    r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    target_modules: list[str] = field(default_factory=lambda: ["c_attn", "c_proj"])

@@ -1,0 +1,160 @@
+"""Callbacks of both stages: schedules from the global step, and what to watch in the codebook and the captions."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from ..evaluation.reconstruction import evaluate_reconstruction
+from ..models.feature_extraction_motion import MotionFeatureExtractor
+from ..models.geometry import codebook_geometry, gram_matrix
+from ..visualization.plots import plot_code_usage, plot_gram_matrix
+from .trainer import motion_codebook
+
+logger = logging.getLogger(__name__)
+
+
+class OrthonormalLossCallback(TrainerCallback):
+    """Schedules lambda and reports the codebook's geometry in the log.
+
+    The multiplier on the model's `orthonormality_weight` grows linearly from 0 to 1 over the first `warmup_ratio` of
+    the steps. At every log, ||G - I||_F^2, its excess over the Welch bound and the largest |cosine| are added.
+
+    Args:
+        warmup_ratio: share of the training steps; 0 keeps lambda constant.
+    """
+
+    def __init__(self, warmup_ratio: float = 0.0):
+        if not 0 <= warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio is {warmup_ratio}; it is a share of the steps, between 0 and 1.")
+        self.warmup_ratio = warmup_ratio
+
+    def multiplier(self, step: int, max_steps: int) -> float:
+        """Of lambda at a step."""
+        warmup_steps = self.warmup_ratio * max_steps
+        return min(1.0, step / warmup_steps) if warmup_steps else 1.0
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        """Sets the multiplier."""
+        _unwrap(model).orthonormality_weight_multiplier = self.multiplier(state.global_step, state.max_steps)
+
+    def on_log(self, args, state, control, model=None, logs=None, **kwargs):
+        """Adds the geometry to what has just been logged."""
+        geometry = codebook_geometry(motion_codebook(model))
+        logs.update(geometry)
+        state.log_history[-1].update(geometry)
+
+
+class GumbelTemperatureCallback(TrainerCallback):
+    """Schedules tau: `initial` until `hold_ratio` of the steps, then exponentially to `final` at `end_ratio`.
+
+    Args:
+        initial: tau at the start.
+        final: tau at the end, the model's configured temperature.
+        hold_ratio: share of the steps before it falls.
+        end_ratio: share of the steps when it has arrived.
+    """
+
+    def __init__(self, initial: float, final: float, hold_ratio: float = 0.6, end_ratio: float = 0.8):
+        if initial <= 0 or final <= 0 or not 0 <= hold_ratio <= end_ratio <= 1:
+            raise ValueError(
+                f"temperature from {initial} to {final} between {hold_ratio} and {end_ratio} of the steps: "
+                "temperatures must be positive and 0 <= hold_ratio <= end_ratio <= 1."
+            )
+        self.initial, self.final = initial, final
+        self.hold_ratio, self.end_ratio = hold_ratio, end_ratio
+
+    def temperature(self, step: int, max_steps: int) -> float:
+        """tau at a step."""
+        progress = step / max(1, max_steps)
+        span = self.end_ratio - self.hold_ratio
+        done = float(progress >= self.end_ratio) if span == 0 else (progress - self.hold_ratio) / span
+        return self.initial * (self.final / self.initial) ** min(1.0, max(0.0, done))
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        """Sets the multiplier of the configured temperature."""
+        temperature = self.temperature(state.global_step, state.max_steps)
+        _unwrap(model).gumbel_temperature_multiplier = temperature / self.final
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Adds tau to what has just been logged."""
+        if "loss" in (logs or {}):
+            temperature = self.temperature(state.global_step, state.max_steps)
+            logs["gumbel_temperature"] = state.log_history[-1]["gumbel_temperature"] = temperature
+
+
+class CodeUseCallback(TrainerCallback):
+    """At every evaluation: reconstruction and code use on whole clips, in the log and as plots in `plots/`.
+
+    Args:
+        clips: normalised features (frames, F) of the evaluation clips.
+        feature_extractor: that normalised them.
+    """
+
+    def __init__(self, clips: Sequence[np.ndarray], feature_extractor: MotionFeatureExtractor):
+        self.clips, self.feature_extractor = clips, feature_extractor
+
+    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
+        """Measures on the main process."""
+        if not state.is_world_process_zero:
+            return
+        model = _unwrap(model)
+        measured, counts = evaluate_reconstruction(model, self.feature_extractor, self.clips)
+        for name, value in measured.items():
+            state.log_history[-1][f"eval_{name}"] = value
+            if metrics is not None:
+                metrics[f"eval_{name}"] = value
+        logger.info(
+            "step %d: joint error %.1f mm, %d of %d codes, perplexity %.0f, ||G - I||^2 %.3f",
+            state.global_step,
+            measured["joint_error_mm"],
+            measured["codes_used"],
+            len(counts),
+            measured["perplexity"],
+            measured["gram_error"],
+        )
+        folder = Path(args.output_dir) / "plots"
+        plot_gram_matrix(gram_matrix(model.codebook.weight.detach()), folder / "gram_matrix.png")
+        plot_code_usage(counts, folder / "code_usage.png")
+
+
+class CaptionSamplesCallback(TrainerCallback):
+    """At every evaluation: captions of a few evaluation motions, printed and kept in `caption_samples.jsonl`.
+
+    Args:
+        caption: takes a model and the indices of motions, gives their captions.
+        motion_ids: of the evaluation motions.
+        references: captions of each.
+        num_samples: how many motions, spread over the set.
+    """
+
+    def __init__(
+        self,
+        caption: Callable[[torch.nn.Module, Sequence[int]], list[str]],
+        motion_ids: Sequence[str],
+        references: Sequence[Sequence[str]],
+        num_samples: int,
+    ):
+        self.caption, self.motion_ids, self.references = caption, motion_ids, references
+        self.indices = np.linspace(0, len(motion_ids) - 1, min(num_samples, len(motion_ids))).astype(int).tolist()
+
+    def on_evaluate(self, args, state, control, model=None, **kwargs):
+        """Captions on the main process."""
+        if not state.is_world_process_zero or not self.indices:
+            return
+        captions = self.caption(_unwrap(model), self.indices)
+        with (Path(args.output_dir) / "caption_samples.jsonl").open("a", encoding="utf-8") as file:
+            for index, caption in zip(self.indices, captions, strict=True):
+                row = {"step": state.global_step, "motion_id": self.motion_ids[index], "caption": caption}
+                file.write(json.dumps({**row, "references": list(self.references[index])}) + "\n")
+                logger.info("%s: %s (reference: %s)", self.motion_ids[index], caption, self.references[index][0])
+
+
+def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+
+

@@ -1,0 +1,86 @@
+"""Fills the model card template, the README of every pushed model."""
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import PreTrainedModel
+
+from ..evaluation.results import save_json
+from ..resources import resource
+
+# Metric names in results -> names in the model-index.
+_CAPTION_TASK = ("motion-to-text", "Motion captioning")
+
+
+def write_model_card(
+    folder: str | Path,
+    model: PreTrainedModel,
+    *,
+    name: str,
+    data_name: str,
+    result: Mapping[str, Any],
+    base_model: str | None = None,
+    data_licence: str = "see the data set",
+) -> Path:
+    """Writes `README.md` (with a model-index) and `metrics.json` into a model's folder.
+
+    Args:
+        folder: where the model was saved.
+        model: the `GeoMotionGPTForCausalLM` in it.
+        name: of the model.
+        data_name: of the data set it was trained on.
+        result: in the common schema; its metrics become the model-index.
+        base_model: name of the pretrained language model, if any.
+        data_licence: licence of the data.
+
+    Returns:
+        path of the card.
+    """
+    folder = Path(folder)
+    metrics = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
+    task, task_name = _CAPTION_TASK
+    card_data = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag=None,
+        tags=["motion-to-text", "human-motion", "geomotiongpt"],
+        base_model=base_model,
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type=task,
+                task_name=task_name,
+                dataset_type="motion",
+                dataset_name=data_name,
+                metric_type=key,
+                metric_value=value,
+            )
+            for key, value in metrics.items()
+        ],
+    )
+    motion = model.config.motion_tokenizer_config
+    template = string.Template(resource("model_card.md").read_text(encoding="utf-8"))
+    text = template.substitute(
+        metadata=card_data.to_yaml(),
+        name=name,
+        data_name=data_name,
+        data_licence=data_licence,
+        base_model=base_model or "none: a GPT-2 from random weights",
+        num_codes=motion.num_codes,
+        code_dim=motion.code_dim,
+        embedding_dim=model.config.n_embd,
+        num_layers=model.config.n_layer,
+        frames_per_code=motion.downsampling_factor,
+        command=result["command"],
+        results="\n".join(f"| {key} | {_format(value)} |" for key, value in metrics.items()),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    save_json(result, folder / "metrics.json")
+    return folder / "README.md"
+
+
+def _format(value: float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

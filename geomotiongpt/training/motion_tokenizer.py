@@ -1,0 +1,109 @@
+"""First stage: trains a `MotionTokenizer` from a recipe."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import default_data_collator, set_seed
+
+from ..data.loader import load_motion_dataset, load_motion_statistics
+from ..data.training_sets import MotionWindowDataset, drop_short_motions, normalised_clips
+from ..models.configuration_motion_tokenizer import MotionTokenizerConfig
+from ..models.feature_extraction_motion import MotionFeatureExtractor
+from ..models.modeling_motion_tokenizer import MotionTokenizer
+from ..models.motion_representation import get_motion_representation
+from ..visualization.plots import plot_training_history
+from .arguments import MotionDataArguments, MotionTokenizerTrainingArguments
+from .callbacks import CodeUseCallback, GumbelTemperatureCallback, OrthonormalLossCallback
+from .recipes import build_section, load_recipe
+from .trainer import MotionTrainer
+
+logger = logging.getLogger(__name__)
+
+SECTIONS = ("model", "data", "training")
+
+
+def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Trains a motion tokenizer and saves it with its feature extractor.
+
+    Args:
+        recipe: YAML file with the sections `model` (`MotionTokenizerConfig`), `data` (`MotionDataArguments`) and
+            `training` (`MotionTokenizerTrainingArguments`).
+        overrides: `section.key=value` strings.
+
+    Returns:
+        the output folder: model, feature extractor, trainer state and `plots/`.
+
+    Raises:
+        FileNotFoundError, ValueError: for a recipe or data that cannot be used; nothing is written then.
+    """
+    sections = load_recipe(recipe, SECTIONS, overrides)
+    data = build_section(MotionDataArguments, sections["data"], "data")
+    facts = get_motion_representation(data.representation)
+    config = build_section(MotionTokenizerConfig, {"num_features": facts.num_features, **sections["model"]}, "model")
+    feature_extractor = make_feature_extractor(data, config.downsampling_factor)
+    resume = sections["training"].pop("resume_from_checkpoint", None)
+    args = build_section(MotionTokenizerTrainingArguments, sections["training"], "training")
+    train_set = load_split(data, data.train_split, feature_extractor.downsampling_factor)
+    eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
+
+    set_seed(args.seed)
+    model = MotionTokenizer(config)
+    eval_clips = normalised_clips(eval_set, feature_extractor)
+    trainer = MotionTrainer(
+        model=model,
+        args=args,
+        train_dataset=MotionWindowDataset(
+            train_set,
+            feature_extractor,
+            window_frames=args.window_frames,
+            num_windows=args.windows_per_epoch,
+            seed=args.seed,
+        ),
+        eval_dataset=MotionWindowDataset(eval_set, feature_extractor, window_frames=args.window_frames),
+        data_collator=default_data_collator,
+        processing_class=feature_extractor,
+        callbacks=[
+            OrthonormalLossCallback(args.orthonormality_warmup_ratio),
+            GumbelTemperatureCallback(
+                args.initial_gumbel_temperature,
+                config.gumbel_temperature,
+                args.temperature_hold_ratio,
+                args.temperature_end_ratio,
+            ),
+            CodeUseCallback(eval_clips, feature_extractor),
+        ],
+        codebook_learning_rate=args.codebook_learning_rate,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        plot_training_history(trainer.state.log_history, Path(args.output_dir) / "plots" / "history.png")
+    return Path(args.output_dir)
+
+
+def make_feature_extractor(data: MotionDataArguments, downsampling_factor: int) -> MotionFeatureExtractor:
+    """The feature extractor of a data set, with its Mean and Std."""
+    mean, std = load_motion_statistics(data.path, data.representation)
+    return MotionFeatureExtractor(data.representation, mean, std, downsampling_factor)
+
+
+def load_split(data: MotionDataArguments, split: str, min_frames: int):
+    """One split of a recipe's data; clips too short for one code are left out and named in the log.
+
+    Evaluation splits never hold mirrored clips.
+    """
+    dataset = load_motion_dataset(
+        data.path,
+        split,
+        data.representation,
+        min_frames=data.min_frames,
+        max_frames=data.max_frames,
+        mirrored=data.mirrored and split == data.train_split,
+    )
+    dataset, short = drop_short_motions(dataset, min_frames)
+    if short:
+        logger.warning("%s: left out %d motions shorter than one code: %s", split, len(short), ", ".join(short[:5]))
+    return dataset

@@ -1,0 +1,76 @@
+"""Training recipes: YAML files with one section for each thing that is configured."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+Section = TypeVar("Section")
+
+
+def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Reads a recipe and applies overrides from the command line.
+
+    Args:
+        path: the YAML file.
+        sections: the sections it may have; missing ones are empty.
+        overrides: `section.key=value` strings, the value in YAML (`training.max_steps=100`).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not YAML, or a section or an override is not understood; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such recipe; the ones that come with the package are in hub_configs/.")
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} holds no sections; a recipe has: {', '.join(sections)}.")
+    for name, section in recipe.items():
+        if name not in sections:
+            raise ValueError(f"{path}: unknown section {name!r}{_suggestion(name, sections)}.")
+        if not isinstance(section, dict):
+            raise ValueError(f"{path}: section {name!r} must hold `key: value` lines.")
+    recipe = {name: dict(recipe.get(name, {})) for name in sections}
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        section_name, dot, option = key.partition(".")
+        if not (separator and dot and option) or section_name not in sections:
+            raise ValueError(f"cannot read {override!r}; write section.key=value, section one of {', '.join(sections)}.")
+        recipe[section_name][option] = yaml.safe_load(value)
+    return recipe
+
+
+def build_section(cls: type[Section], values: dict[str, Any], name: str) -> Section:
+    """An instance of a configuration dataclass from a recipe's section.
+
+    Raises:
+        ValueError: for a key that the dataclass does not have (with the nearest one), or a value it refuses.
+    """
+    known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"section {name!r} has no option {key!r}{_suggestion(key, known)}.")
+        # YAML 1.1 reads 1e-4 as a string.
+        if isinstance(value, str) and _is_number(value):
+            values = {**values, key: float(value)}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"section {name!r}: {error}") from error
+
+
+def _is_number(text: str) -> bool:
+    mantissa, exponent, power = text.lower().partition("e")
+    return bool(exponent) and mantissa.replace(".", "", 1).isdigit() and power.lstrip("+-").isdigit()
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f"; known: {', '.join(known)}"

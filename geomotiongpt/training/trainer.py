@@ -1,0 +1,105 @@
+"""`Trainer` with what both stages share: the parts of the loss and the gradient norms in the log."""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from ..models.geometry import orthonormality_loss
+
+LOSS_PARTS = (
+    "reconstruction_loss",
+    "language_modeling_loss",
+    "orthonormality_loss",
+    "utilisation_loss",
+    "perplexity",
+    "dead_codes",
+)
+
+
+class MotionTrainer(Trainer):
+    """Logs the parts of the loss, and how strongly each term pulls at the motion codebook.
+
+    Beside `loss`, the log has the means (over steps and processes) of the parts in `LOSS_PARTS` that the model
+    returns, and at each logging step the norm of the codebook's gradient from the orthonormal term and from the rest.
+    """
+
+    def __init__(self, *args, codebook_learning_rate: float | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.codebook_learning_rate = codebook_learning_rate
+        self._part_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self._part_counts: dict[str, int] = defaultdict(int)
+        self._gradient_norms: dict[str, float] = {}
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        """The model's loss; its parts are kept for the next log."""
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        prefix = "" if model.training else "eval_"
+        for name in LOSS_PARTS:
+            value = outputs.get(name)
+            if value is not None:
+                # A part is normalised like the loss it is a part of: `num_items_in_batch` makes sums of means.
+                summed = name == "language_modeling_loss" and model.training and num_items_in_batch is not None
+                scale = self.current_gradient_accumulation_steps * self.args.world_size if summed else 1
+                self._part_sums[prefix + name] += value.detach() * scale
+                self._part_counts[prefix + name] += 1
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """One micro-batch; before a logging step the codebook's gradients are measured."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        steps = self.state.logging_steps or self.args.logging_steps
+        if self.accelerator.sync_gradients and (self.state.global_step + 1) % max(1, int(steps)) == 0:
+            self._measure_codebook_gradients()
+        return loss
+
+    def _measure_codebook_gradients(self) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        codebook = motion_codebook(model)
+        if codebook.grad is None:
+            return
+        weight = model.config.orthonormality_weight * model.orthonormality_weight_multiplier
+        detached = codebook.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(weight * orthonormality_loss(detached), detached)
+        self._gradient_norms = {
+            "codebook_gradient_norm_orthonormality": gradient.norm().item(),
+            "codebook_gradient_norm_task": (codebook.grad - gradient).norm().item(),
+        }
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the parts to what is logged."""
+        is_evaluation = any(name.startswith("eval_") for name in logs)
+        if is_evaluation or "loss" in logs:
+            names = [name for name in self._part_sums if name.startswith("eval_") == is_evaluation]
+            for name in names:
+                total, count = self._part_sums.pop(name), self._part_counts.pop(name)
+                logs[name] = self.accelerator.gather((total / count).reshape(1)).mean().item()
+        if "loss" in logs:
+            logs.update(self._gradient_norms)
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """As in `Trainer`; with `codebook_learning_rate` the codebook is a group of its own, without weight decay."""
+        optimizer = super().create_optimizer(model)
+        if self.codebook_learning_rate is not None and len(optimizer.param_groups) == 2:
+            codebook = motion_codebook(self.accelerator.unwrap_model(self.model if model is None else model))
+            for group in optimizer.param_groups:
+                group["params"] = [parameter for parameter in group["params"] if parameter is not codebook]
+            optimizer.add_param_group(
+                {"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0}
+            )
+        return optimizer
+
+
+def motion_codebook(model: nn.Module) -> nn.Parameter:
+    """The trainable codebook (num_codes, code_dim) of a motion tokenizer, or of a language model with or without LoRA."""
+    names = ("codebook.weight", "motion_codebook.weight", "motion_codebook.modules_to_save.default.weight")
+    for name, parameter in model.named_parameters():
+        inner = "motion_tokenizer." in name
+        if name.endswith(names) and not inner and "original_module" not in name:
+            return parameter
+    raise ValueError(f"{type(model).__name__} has no motion codebook.")

@@ -1,0 +1,59 @@
+"""Packaging of geomotiongpt. The recipes of `hub_configs/` and the model card template are installed with it."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+SHARED_FILES = ("hub_configs", "model_card.md")
+
+
+class BuildWithSharedFiles(build_py):
+    """Copies the top-level files that commands need at run time into the package."""
+
+    def run(self):
+        super().run()
+        for name in SHARED_FILES:
+            source, target = ROOT / name, Path(self.build_lib) / "geomotiongpt" / name
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(source, target)
+
+
+setup(
+    name="geomotiongpt",
+    version="0.1.0",
+    description="Motion-language models whose motion tokens share one geometry with the language model",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["geomotiongpt", "geomotiongpt.*"]),
+    cmdclass={"build_py": BuildWithSharedFiles},
+    install_requires=[
+        "accelerate>=1.1,<2",
+        "datasets>=4.0,<6",
+        "huggingface-hub>=1.0,<3",
+        "matplotlib>=3.8,<4",
+        "numpy>=1.26,<3",
+        "peft>=0.18,<1",
+        "pillow>=10.1",
+        "pyyaml>=6.0",
+        "safetensors>=0.5,<1",
+        "torch>=2.6,<3",
+        "tqdm>=4.66",
+        "transformers>=5.17,<6",
+    ],
+    extras_require={
+        "evaluation": ["evaluate>=0.4.6,<1"],
+        "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={"console_scripts": ["geomotiongpt=geomotiongpt.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
