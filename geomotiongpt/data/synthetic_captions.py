@@ -253,7 +253,8 @@ _TAGS = {
         "together only overhead overhand once twice out that counterclockwise clockwise"
     ),
     "VERB": (
-        "moves/move stands/stand standing/stand stays/stay remains/remain walks/walk walking/walk runs/run running/run "
+        "moves/move "
+        "stands/stand standing/stand stays/stay remains/remain walks/walk walking/walk runs/run running/run "
         "sidesteps/sidestep stepping/step turns/turn turning/turn spins/spin marches/march marching/march "
         "lifting/lift jumps/jump jumping/jump hops/hop hopping/hop does/do doing/do performs/perform "
         "squats/squat squatting/squat gets/get sits/sit sit sitting/sit takes/take lowers/lower rises/rise "

@@ -19,6 +19,9 @@ class MotionTokenizerConfig(PreTrainedConfig):
             the paper; 0: the plain straight-through argmax, which learns much faster from small data).
         orthonormality_weight: lambda_ortho, weight of ||G - I||_F^2 (the sum over all entries).
         utilisation_weight: lambda_util, weight of -H(q) in nats.
+        utilisation_estimate: what the code usage q is the mean of: "softmax", softmax(logits) at temperature 1, or
+            "assignment", the codes that training assigns, straight through. Soft usage can be balanced while few codes
+            are ever chosen; assigned usage cannot.
         position_weight: weight of the joint positions in the reconstruction loss relative to the other features
             (1: all features alike).
     """
@@ -36,6 +39,7 @@ class MotionTokenizerConfig(PreTrainedConfig):
     gumbel_noise: float = 1.0
     orthonormality_weight: float = 1e-2
     utilisation_weight: float = 0.05
+    utilisation_estimate: str = "softmax"
     position_weight: float = 1.0
 
     def __post_init__(self, **kwargs):
@@ -45,6 +49,8 @@ class MotionTokenizerConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.gumbel_temperature <= 0:
             raise ValueError(f"gumbel_temperature is {self.gumbel_temperature}; it must be positive.")
+        if self.utilisation_estimate not in ("softmax", "assignment"):
+            raise ValueError(f"utilisation_estimate is {self.utilisation_estimate!r}; use 'softmax' or 'assignment'.")
         if self.gumbel_noise < 0:
             raise ValueError(f"gumbel_noise is {self.gumbel_noise}; it must not be negative.")
 

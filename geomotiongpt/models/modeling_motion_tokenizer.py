@@ -18,6 +18,8 @@ from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .geometry import orthonormality_loss, usage_statistics
 from .strict_loading import StrictLoadingMixin
 
+_USAGE_FLOOR = 1e-10
+
 
 @dataclass
 class MotionTokenizerEncoderOutput(ModelOutput):
@@ -186,7 +188,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
 
     L_DVQ = L_rec + lambda_ortho ||G - I||_F^2 + lambda_util (-H(q)), with G the Gram matrix of the row-normalised
     codebook and q the code usage: the mean, over the valid latent frames of all processes, of softmax(logits) at
-    temperature 1. Under gradient accumulation q is taken per micro-batch.
+    temperature 1 or, with `utilisation_estimate="assignment"`, of the straight-through assignments y. Under gradient
+    accumulation q is taken per micro-batch.
     """
 
     config_class = MotionTokenizerConfig
@@ -269,8 +272,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             return_loss: whether to compute the losses.
         """
         encoded = self.encode(motion_values, motion_mask)
-        code_vectors = self._quantise(encoded.logits, encoded.motion_codes)
-        decoded = self._decode_vectors(code_vectors, encoded.motion_code_mask)
+        assignment = self._assign(encoded.logits, encoded.motion_codes)
+        decoded = self._decode_vectors(assignment @ self.codebook.weight, encoded.motion_code_mask)
         output = MotionTokenizerOutput(
             motion_values=decoded.motion_values,
             motion_mask=decoded.motion_mask,
@@ -278,21 +281,21 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             motion_code_mask=encoded.motion_code_mask,
         )
         if return_loss:
-            self._add_losses(output, encoded.logits, motion_values)
+            self._add_losses(output, encoded.logits, assignment, motion_values)
         return output
 
-    def _quantise(self, logits: Tensor, codes: Tensor) -> Tensor:
-        """h = y^T C: y sampled by Gumbel-Softmax, hard and straight through, in training; one-hot argmax otherwise."""
+    def _assign(self, logits: Tensor, codes: Tensor) -> Tensor:
+        """y, (batch, codes, num_codes): a Gumbel-Softmax sample, hard and straight through, in training; else argmax."""
+        num_codes = self.config.num_codes
         if not self.training:
-            return self.codebook(codes.clamp(min=0))
-        temperature = self.config.gumbel_temperature * self.gumbel_temperature_multiplier
+            return functional.one_hot(codes.clamp(min=0), num_codes).to(logits.dtype)
         # -log of a standard exponential variable is a standard Gumbel variable.
         gumbel = -torch.empty_like(logits).exponential_().log() * self.config.gumbel_noise
         noisy = logits + gumbel
+        temperature = self.config.gumbel_temperature * self.gumbel_temperature_multiplier
         soft = (noisy / temperature).softmax(-1)
-        hard = functional.one_hot(noisy.argmax(-1), self.config.num_codes).to(soft.dtype)
-        assignment = hard + soft - soft.detach()
-        return assignment @ self.codebook.weight
+        hard = functional.one_hot(noisy.argmax(-1), num_codes).to(soft.dtype)
+        return hard + soft - soft.detach()
 
     def _decode_vectors(self, code_vectors: Tensor, code_mask: Tensor) -> MotionTokenizerDecoderOutput:
         code_vectors = code_vectors.masked_fill(~code_mask.unsqueeze(-1), 0)
@@ -300,14 +303,14 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         mask = code_mask.repeat_interleave(self.config.downsampling_factor, dim=1)
         return MotionTokenizerDecoderOutput(motion_values=values, motion_mask=mask)
 
-    def _add_losses(self, output: MotionTokenizerOutput, logits: Tensor, motion_values: Tensor) -> None:
+    def _add_losses(
+        self, output: MotionTokenizerOutput, logits: Tensor, assignment: Tensor, motion_values: Tensor
+    ) -> None:
         config = self.config
         target = motion_values[:, : output.motion_values.shape[1]].to(output.motion_values.dtype)
         output.reconstruction_loss = self._reconstruction_loss(output.motion_values, target, output.motion_mask)
         output.orthonormality_loss = orthonormality_loss(self.codebook.weight)
-        probabilities = logits.softmax(-1) * output.motion_code_mask.unsqueeze(-1)
-        usage = _mean_over_processes(probabilities.sum((0, 1)), output.motion_code_mask.sum())
-        output.utilisation_loss = torch.special.xlogy(usage, usage).sum()
+        output.utilisation_loss = self._utilisation_loss(logits, assignment, output.motion_code_mask)
         orthonormality_weight = config.orthonormality_weight * self.orthonormality_weight_multiplier
         output.loss = (
             output.reconstruction_loss
@@ -319,13 +322,23 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         output.perplexity = torch.tensor(statistics["perplexity"], device=logits.device)
         output.dead_codes = torch.tensor(statistics["dead_codes"], device=logits.device)
 
+    def _utilisation_loss(self, logits: Tensor, assignment: Tensor, mask: Tensor) -> Tensor:
+        """-H(q) in nats; q from softmax(logits) at temperature 1, or from the codes that were assigned."""
+        by_assignment = self.config.utilisation_estimate == "assignment"
+        probabilities = assignment if by_assignment else logits.softmax(-1)
+        totals = (probabilities * mask.unsqueeze(-1)).sum((0, 1))
+        usage, count = _mean_over_processes(totals, mask.sum())
+        # Without a floor the log of a code that is never used is infinite. Of assigned codes, less than one is none.
+        floor = 1 / count.clamp(min=1) if by_assignment else _USAGE_FLOOR
+        return (usage * (usage + floor).log()).sum()
+
     def _reconstruction_loss(self, values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Smooth L1, averaged over the features (positions weighted) and over the valid frames of all processes."""
         errors = functional.smooth_l1_loss(values, target, reduction="none")
         weights = errors.new_ones(self.config.num_features)
         weights[4 : 4 + 3 * (self.config.num_joints - 1)] = self.config.position_weight
         per_frame = errors @ (weights / weights.sum())
-        return _mean_over_processes((per_frame * mask).sum(), mask.sum())
+        return _mean_over_processes((per_frame * mask).sum(), mask.sum())[0]
 
     def _check_motion(self, motion_values: Tensor, motion_mask: Tensor | None) -> None:
         config = self.config
@@ -346,8 +359,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             )
 
 
-def _mean_over_processes(total: Tensor, count: Tensor) -> Tensor:
-    """sum(total) / sum(count) over all processes, with the gradient of the joined batch.
+def _mean_over_processes(total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """sum(total) / sum(count) over all processes, and sum(count), with the gradient of the joined batch.
 
     Gradients are summed over processes in the backward pass and averaged by DistributedDataParallel afterwards, which
     together give every process the gradient that one process with the joined batch would have.
@@ -357,4 +370,4 @@ def _mean_over_processes(total: Tensor, count: Tensor) -> Tensor:
 
         total = all_reduce(total)
         torch.distributed.all_reduce(count)
-    return total / count.clamp(min=1)
+    return total / count.clamp(min=1), count

@@ -24,7 +24,7 @@ from ..evaluation.reconstruction import encode_clips
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from ..models.modeling_motion_tokenizer import MotionTokenizer
-from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+from ..models.processing_geomotiongpt import TASK_PROMPTS, GeoMotionGPTProcessor
 from ..visualization.plots import plot_training_history
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, OrthonormalLossCallback
@@ -155,14 +155,15 @@ def build_language_model(
 
 
 def train_text_tokenizer(captions: Iterable[Sequence[str]], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on captions, for a language model that starts from nothing.
+    """A byte-level BPE trained on captions and prompts, for a language model that starts from nothing.
 
     Args:
         captions: the captions of each motion.
         vocab_size: largest vocabulary, the 256 bytes and the end of text included.
     """
     trainer = ByteLevelBPETokenizer()
-    texts = (" " + caption for group in captions for caption in group)
+    texts = [" " + caption for group in captions for caption in group]
+    texts += [part for parts in TASK_PROMPTS.values() for part in parts] * len(texts)
     trainer.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False)
     return PreTrainedTokenizerFast(tokenizer_object=trainer._tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT)
 

@@ -93,7 +93,8 @@ def animate_motion(
     frames = (scene.draw_frame(index).quantize(palette=palette, dither=Image.Dither.NONE) for index in drawn)
 
     # GIF counts hundredths of a second: rounding when a frame ends, not how long it lasts, keeps the clip's length.
-    durations = 10 * np.diff(np.rint(np.arange(len(drawn) + 1) * 100 * every / fps).astype(int))
+    ends = np.rint(np.array([*drawn, len(scene.motion)]) * 100 / fps).astype(int)
+    durations = 10 * np.diff(ends)
 
     def write(file: BinaryIO) -> None:
         first = next(frames)

@@ -26,7 +26,7 @@ SIDED = [(name, side) for name, action in ACTIONS.items() for side in action.sid
 
 @pytest.fixture(scope="module")
 def clips():
-    return list(generate_synthetic_clips(1500, seed=3))
+    return list(generate_synthetic_clips(600, seed=3))
 
 
 def make(seed=0, **attributes):
@@ -258,7 +258,7 @@ def test_clips_are_drawn_evenly_and_from_the_seed_alone(clips):
     starts = [clip.segments[0].action for clip in clips]
     assert max(map(starts.count, ACTIONS)) - min(map(starts.count, ACTIONS)) <= 1
     assert 0.2 < np.mean([len(clip.segments) > 1 for clip in clips]) < 0.3
-    assert [sum(c.split == s for c in clips) for s in ("train", "val", "test")] == [1200, 75, 225]
+    assert [sum(c.split == s for c in clips) for s in ("train", "val", "test")] == [480, 30, 90]
 
 
 def test_generation_keeps_pace():

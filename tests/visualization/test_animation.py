@@ -1,3 +1,4 @@
+import math
 import os
 from pathlib import Path
 
@@ -48,16 +49,15 @@ def without_legend(frames: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("fps", "every"), [(None, 1), (30, 1), (60, 3)])
 def test_gif_lasts_as_long_as_the_clip(tmp_path, fps, every):
-    motion = walk(24)
-    path = animate_motion(motion, tmp_path / "walk.gif", fps=fps, every=every, size=(320, 240))
+    path = animate_motion(walk(25), tmp_path / "walk.gif", fps=fps, every=every, size=(320, 240))
     frames, durations = read_frames(path)
-    assert frames.shape == (24 // every, 240, 320, 3)
-    assert sum(durations) == pytest.approx(1000 * 24 / (fps or 20), abs=5)
+    assert frames.shape == (math.ceil(25 / every), 240, 320, 3)
+    assert sum(durations) == pytest.approx(1000 * 25 / (fps or 20), abs=5)
 
 
 @pytest.mark.parametrize("representation", ["humanml3d", "kitml"])
 def test_figure_walks_across_and_stays_in_view(tmp_path, representation):
-    motion = walk(20, representation)
+    motion = walk(20, representation, speed=4)
     path = animate_motion(motion, tmp_path / "a.gif", representation=representation, size=(320, 240))
     frames = without_legend(read_frames(path)[0])
     assert (frames[:, :4] == 255).all()  # the page stays white
@@ -65,10 +65,19 @@ def test_figure_walks_across_and_stays_in_view(tmp_path, representation):
     assert figure.any(axis=(1, 2)).all()
     assert not figure[:, :, :8].any() and not figure[:, :, -8:].any() and not figure[:, :8].any()
     rows, columns = np.nonzero(figure[0])[0], [np.nonzero(frame)[1].mean() for frame in figure]
-    assert np.ptp(rows) > 0.3 * frames.shape[1]  # millimetres and metres alike fill the picture
+    assert np.ptp(rows) > 0.3 * frames.shape[1]
     assert (np.diff(columns) > 0).all()
     trail = near(frames, TRAIL).sum(axis=(1, 2))
     assert trail[-1] > 2 * trail[0]
+
+
+def test_limbs_are_as_thick_in_millimetres_as_in_metres(tmp_path):
+    shares = []
+    for representation in ("humanml3d", "kitml"):
+        path = animate_motion(walk(1, representation), tmp_path / "a.gif", representation=representation)
+        frames = without_legend(read_frames(path)[0])
+        shares.append((near(frames, LEFT) | near(frames, RIGHT)).mean())
+    assert shares[1] > 0.5 * shares[0]
 
 
 def test_camera_pans_along_a_path_too_long_to_show(tmp_path):
@@ -120,6 +129,10 @@ def test_strip_shows_its_poses_side_by_side(tmp_path, num_frames, num_poses, sho
     image = np.asarray(Image.open(path)).astype(int)[:-32]
     filled = (image.min(axis=-1) < 230).any(axis=0)
     assert np.count_nonzero(np.diff(filled.astype(int)) == 1) == shown
+    lowest = [
+        np.nonzero(near(image[:, part], RIGHT))[0].max() for part in np.array_split(np.arange(image.shape[1]), 2)
+    ]
+    assert abs(lowest[0] - lowest[1]) < 12  # all on one line, however far the clip goes
 
 
 def test_long_captions_stay_inside_the_picture(tmp_path):

@@ -1,0 +1,103 @@
+"""Tiny random components that the tests share. Session-wide: who changes one works on a `copy.deepcopy`."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from geomotiongpt import GeoMotionGPTForCausalLM, GeoMotionGPTProcessor, MotionFeatureExtractor
+from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
+from geomotiongpt.training.language_model import train_text_tokenizer
+
+# Tiny layers gain nothing from threads, and the tests share the machine with what else runs on it.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+CAPTIONS = (
+    ["a person walks forward", "a person walks straight ahead"],
+    ["someone jumps up and down", "a person jumps in place"],
+    ["a person waves with the left hand"],
+    ["the figure turns around to the right and sits down", "a man sits down slowly"],
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_model() -> MotionTokenizer:
+    """A random `MotionTokenizer`, K = D = 32."""
+    torch.manual_seed(0)
+    return MotionTokenizer(MotionTokenizerConfig(num_codes=32, code_dim=32, hidden_size=32)).eval()
+
+
+@pytest.fixture(scope="session")
+def trained_text_tokenizer(tmp_path_factory) -> Path:
+    """Folder of a byte-level BPE trained on `CAPTIONS`; processors extend a tokenizer, so each loads its own."""
+    folder = tmp_path_factory.mktemp("text_tokenizer")
+    train_text_tokenizer(CAPTIONS, 320).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_language_model(trained_text_tokenizer) -> GPT2LMHeadModel:
+    """A random GPT-2 of two layers; its weights are large enough for its output to depend on its input."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+    torch.manual_seed(1)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=128,
+        n_embd=48,
+        n_layer=2,
+        n_head=4,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_language_model, tiny_tokenizer_model) -> GeoMotionGPTForCausalLM:
+    """The two joined, in evaluation mode."""
+    return GeoMotionGPTForCausalLM.from_components(tiny_language_model, tiny_tokenizer_model).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_feature_extractor() -> MotionFeatureExtractor:
+    """For HumanML3D features, with statistics that are not the identity."""
+    generator = np.random.default_rng(0)
+    return MotionFeatureExtractor("humanml3d", generator.normal(size=263), generator.uniform(0.5, 2, size=263))
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_feature_extractor, trained_text_tokenizer, tiny_model) -> GeoMotionGPTProcessor:
+    """Of `tiny_model`."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+    return GeoMotionGPTProcessor.from_components(tiny_feature_extractor, tokenizer, tiny_model.config)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tiny_model, tiny_processor, tmp_path_factory) -> Path:
+    """`tiny_model` and `tiny_processor` as saved."""
+    folder = tmp_path_factory.mktemp("tiny_model")
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[np.ndarray]:
+    """Three random feature clips of 40, 16 and 67 frames (5, 2 and 8 codes)."""
+    generator = np.random.default_rng(1)
+    return [generator.normal(size=(frames, 263)).astype(np.float32) for frames in (40, 16, 67)]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real motions that `GEOMOTIONGPT_REAL_DATA` names."""
+    folder = os.environ.get("GEOMOTIONGPT_REAL_DATA")
+    if not folder:
+        pytest.skip("GEOMOTIONGPT_REAL_DATA is not set: no folder of real motions")
+    if not Path(folder).is_dir():
+        pytest.fail(f"GEOMOTIONGPT_REAL_DATA is {folder}: no such folder")
+    return Path(folder)
