@@ -50,9 +50,7 @@ def main() -> None:
     if arguments.stages != "evaluate":
         started = time.perf_counter()
         options = [f"data.path={folder}", f"training.output_dir={output / 'motion_tokenizer'}"]
-        train_motion_tokenizer(
-            arguments.recipes / "motion_tokenizer.yaml", [*options, *arguments.tokenizer_options]
-        )
+        train_motion_tokenizer(arguments.recipes / "motion_tokenizer.yaml", [*options, *arguments.tokenizer_options])
         seconds["motion_tokenizer"] = time.perf_counter() - started
     if arguments.stages == "both":
         started = time.perf_counter()
@@ -105,7 +103,9 @@ def evaluate(output: Path, folder: Path, labels: Path, stages: str) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = MotionFeatureExtractor.from_pretrained(output / "motion_tokenizer")
     tokenizer = MotionTokenizer.from_pretrained(output / "motion_tokenizer").to(device).eval()
-    metrics: dict = {f"tokenizer_{name}": value for name, value in codebook_geometry(tokenizer.codebook.weight).items()}
+    metrics: dict = {
+        f"tokenizer_{name}": value for name, value in codebook_geometry(tokenizer.codebook.weight).items()
+    }
     splits = {name: load_clips(folder, name, extractor) for name in ("train", *TEST_SPLITS)}
     for name, (_, clips) in splits.items():
         measured, _ = evaluate_reconstruction(tokenizer, extractor, clips)
@@ -124,9 +124,7 @@ def evaluate(output: Path, folder: Path, labels: Path, stages: str) -> dict:
             metrics[f"{name}_{attribute}"] = score
         lines = [
             json.dumps({"motion_id": motion_id, "caption": caption, "references": references})
-            for motion_id, caption, references in zip(
-                dataset["motion_id"], captions, dataset["captions"], strict=True
-            )
+            for motion_id, caption, references in zip(dataset["motion_id"], captions, dataset["captions"], strict=True)
         ]
         (output / f"captions_{name}.jsonl").write_text("\n".join(lines) + "\n")
     codebook = codebook_geometry(model.motion_codebook.weight)

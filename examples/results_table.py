@@ -1,7 +1,7 @@
 """Writes the tables of README.md from the committed results, so that text and figures cannot drift apart.
 
-    python examples/results_table.py          prints them
-    python examples/results_table.py --write  puts them into README.md
+python examples/results_table.py          prints them
+python examples/results_table.py --write  puts them into README.md
 """
 
 import argparse
@@ -59,12 +59,14 @@ def real_motion_table() -> str:
     for key, name in (("joint_error_mm", "joint error, mm"), ("mpjpe_mm", "global MPJPE, mm")):
         rows.append(f"| {name} | {metrics[f'test_{key}']:.1f} | {metrics[f'test_unseen_{key}']:.1f} |")
     for key in ("action", "side", "style"):
-        rows.append(f"| {key} named right | {percent(metrics[f'test_{key}'])} | {percent(metrics[f'test_unseen_{key}'])} |")
+        rows.append(
+            f"| {key} named right | {percent(metrics[f'test_{key}'])} | {percent(metrics[f'test_unseen_{key}'])} |"
+        )
     minutes = sum(seconds.values()) / 60
     return "\n".join(
         [
-            "**Real motion, templated captions** (2,479 clips of the Bandai-Namco Research set; `test_unseen` holds pairs",
-            f"of action and style that training never sees; {minutes:.0f} minutes on two CPU cores;",
+            "**Real motion, templated captions** (2,479 clips of the Bandai-Namco Research set; `test_unseen` holds",
+            f"pairs of action and style that training never sees; {minutes:.0f} minutes on two CPU cores;",
             f"`{result['command']}`, [results.json]({REAL})):",
             "",
             *rows,
@@ -95,7 +97,10 @@ def quickstart_table() -> str:
 def losses_table() -> str:
     """The paper's loss against the published code's."""
     result = load(LOSSES)
-    rows = ["| losses | joint error, mm | global MPJPE, mm | perplexity | codes used | gram error |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| losses | joint error, mm | global MPJPE, mm | perplexity | codes used | gram error |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, metrics in result["metrics"].items():
         cells = [f"{metrics[key]['mean']:.1f} ± {metrics[key]['ci95']:.1f}" for key in result["protocol"]["columns"]]
         rows.append(f"| {name} | {' | '.join(cells)} |")
@@ -121,7 +126,7 @@ def speed_table() -> str:
             "|---|---|",
             f"| training step, against a stock GPT-2 with as many tokens | {step['ours_over_stock']:.3f} |",
             f"| the same, motion encoded on the fly | {step['ours_encoding_motion_over_stock']:.3f} |",
-            f"| the same, text embeddings frozen as with a pretrained base | {step['ours_frozen_text_over_stock']:.3f} |",
+            f"| the same, text embeddings frozen | {step['ours_frozen_text_over_stock']:.3f} |",
             f"| tokenizing in batches against one by one, paper's size | {tokenizing['paper_speedup']:.1f} |",
             f"| tokenizing in batches against one by one, small model | {tokenizing['small_speedup']:.1f} |",
         ]

@@ -2,7 +2,7 @@
 
 On one process, on two CPU processes, and on all GPUs of a machine:
 
-    python examples/train.py hub_configs/geomotiongpt-tiny/language_model.yaml training.max_steps=100
+    python examples/train.py hub_configs/geomotiongpt-tiny/language_model.yaml training.seed=1
     torchrun --nproc_per_node 2 examples/train.py CONFIG
     accelerate launch examples/train.py CONFIG
 """

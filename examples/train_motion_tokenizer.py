@@ -2,7 +2,7 @@
 
 On one process, on two CPU processes, and on all GPUs of a machine:
 
-    python examples/train_motion_tokenizer.py hub_configs/geomotiongpt-tiny/motion_tokenizer.yaml training.max_steps=100
+    python examples/train_motion_tokenizer.py hub_configs/geomotiongpt-tiny/motion_tokenizer.yaml training.seed=1
     torchrun --nproc_per_node 2 examples/train_motion_tokenizer.py CONFIG
     accelerate launch examples/train_motion_tokenizer.py CONFIG
 """

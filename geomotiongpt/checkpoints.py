@@ -1,12 +1,14 @@
 """Checkpoints on disk: is a folder a model, and published motion tokenizers -> ours."""
 
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -64,9 +66,7 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
     published = _read_state_dict(checkpoint)
     model = MotionTokenizer(_read_config(published, checkpoint))
     converted = _rename(published, model.config.num_downsampling_layers, checkpoint)
-    missing = sorted(set(model.state_dict()) - set(converted))
-    if missing:
-        raise ValueError(f"{checkpoint} lacks the weights of {', '.join(missing[:5])} ({len(missing)} in all).")
+    _check_weights(converted, model.state_dict(), checkpoint)
     model.load_state_dict(converted)
     feature_extractor = None
     if data is not None:
@@ -87,16 +87,30 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
 def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: no such checkpoint.")
-    if checkpoint.suffix == ".safetensors":
-        state = load_file(checkpoint)
-    else:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for wrapper in ("state_dict", "net"):
-            if wrapper in state and isinstance(state[wrapper], dict):
-                state = state[wrapper]
-    if _CODEBOOK not in state:
+    try:
+        if checkpoint.suffix == ".safetensors":
+            state = load_file(checkpoint)
+        else:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} is not a checkpoint of plain tensors, or is damaged: {reason}") from error
+    for wrapper in ("state_dict", "net"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or _CODEBOOK not in state:
         raise ValueError(f"{checkpoint} has no {_CODEBOOK}: it is not a published GeoMotionGPT motion tokenizer.")
     return state
+
+
+def _check_weights(converted: dict[str, Tensor], expected: dict[str, Tensor], checkpoint: Path) -> None:
+    missing = sorted(set(expected) - set(converted))
+    if missing:
+        raise ValueError(f"{checkpoint} lacks the weights of {', '.join(missing[:5])} ({len(missing)} in all).")
+    for name, weight in converted.items():
+        if name not in expected or weight.shape != expected[name].shape:
+            wanted = f"{tuple(expected[name].shape)}" if name in expected else "no such weight"
+            raise ValueError(f"{checkpoint} has {tuple(weight.shape)} for {name}; wanted {wanted}.")
 
 
 def _read_config(state: dict[str, Tensor], checkpoint: Path) -> MotionTokenizerConfig:
@@ -156,7 +170,9 @@ def _read_statistics(folder: Path, config: MotionTokenizerConfig) -> MotionFeatu
     statistics = []
     for name in ("Mean.npy", "Std.npy"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: no such file; it belongs to the data the tokenizer was trained on.")
+            raise FileNotFoundError(
+                f"{folder / name}: no such file; it belongs to the data the tokenizer was trained on."
+            )
         statistics.append(np.load(folder / name, allow_pickle=False))
     representation = next(
         name for name, facts in MOTION_REPRESENTATIONS.items() if facts.num_features == config.num_features

@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0, help="of the data and the training (default: 0)")
 
     verb = add(
-        "build-data", _build_data, "joints, texts and split lists -> the HumanML3D layout", "raw/ data/mine --num-proc 2"
+        "build-data",
+        _build_data,
+        "joints, texts and split lists -> the HumanML3D layout",
+        "raw/ data/mine --num-proc 2",
     )
     verb.add_argument("source", type=Path, help="folder with joints/, texts/ and split lists")
     verb.add_argument("output", type=Path, help="folder to write or to go on with")
@@ -75,14 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
     verb = add(
-        "convert", _convert, "a published motion tokenizer checkpoint -> a folder that from_pretrained opens",
+        "convert",
+        _convert,
+        "a published motion tokenizer checkpoint -> a folder that from_pretrained opens",
         "dvq.pth tokenizer/ --data data/HumanML3D",
     )
     verb.add_argument("checkpoint", type=Path, help=".pth, .pt, .bin, .ckpt or .safetensors with the published keys")
     verb.add_argument("output", type=Path, help="folder to write")
     verb.add_argument("--data", type=Path, help="folder with Mean.npy and Std.npy, to save with the tokenizer")
 
-    verb = add("push", _push, "upload a saved model, with its card, to the Hub", "quickstart/model USER/NAME --private")
+    verb = add(
+        "push", _push, "upload a saved model, with its card, to the Hub", "quickstart/model USER/NAME --private"
+    )
     verb.add_argument("folder", type=Path, help="folder of a saved model")
     verb.add_argument("repo_id", help="USER/NAME")
     verb.add_argument("--private", action="store_true", help="make the repository private")
@@ -135,9 +142,7 @@ def _caption(arguments: argparse.Namespace) -> int:
     for path in arguments.files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such motion file.")
-    describe = pipeline(
-        "motion-to-text", model=arguments.model, trust_remote_code=arguments.trust_remote_code or None
-    )
+    describe = pipeline("motion-to-text", model=arguments.model, trust_remote_code=arguments.trust_remote_code or None)
     results = describe(
         [str(path) for path in arguments.files], batch_size=arguments.batch_size, num_beams=arguments.num_beams
     )

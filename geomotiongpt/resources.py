@@ -1,4 +1,4 @@
-"""Files that live at the top of the project and are installed with the package: recipes and the model card template."""
+"""Files at the top of the project that are installed with the package: recipes and the model card template."""
 
 from pathlib import Path
 

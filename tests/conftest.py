@@ -8,8 +8,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from geomotiongpt import GeoMotionGPTForCausalLM, GeoMotionGPTProcessor, MotionFeatureExtractor
-from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
+from geomotiongpt import (
+    GeoMotionGPTForCausalLM,
+    GeoMotionGPTProcessor,
+    MotionFeatureExtractor,
+    MotionTokenizer,
+    MotionTokenizerConfig,
+)
 from geomotiongpt.training.language_model import train_text_tokenizer
 
 # Tiny layers gain nothing from threads, and the tests share the machine with what else runs on it.
@@ -25,9 +30,14 @@ CAPTIONS = (
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer_model() -> MotionTokenizer:
-    """A random `MotionTokenizer`, K = D = 32."""
+    """A random `MotionTokenizer`, K = D = 32; without biases, so that its codes depend on the motion."""
     torch.manual_seed(0)
-    return MotionTokenizer(MotionTokenizerConfig(num_codes=32, code_dim=32, hidden_size=32)).eval()
+    model = MotionTokenizer(MotionTokenizerConfig(num_codes=32, code_dim=32, hidden_size=32))
+    with torch.no_grad():
+        for name, parameter in model.encoder.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+    return model.eval()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
-"""What the trainers read: windows of motion, and motion codes with a caption. Every draw depends on the seed, the epoch
-and the item alone, so a resumed run sees what an uninterrupted one would have seen."""
+"""What the trainers read: windows of motion, and motion codes with a caption.
+
+Every draw depends on the seed, the epoch and the item alone, so a resumed run sees what an uninterrupted one would see.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +11,7 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset
 
 from ..models.feature_extraction_motion import MotionFeatureExtractor
-from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+from ..models.processing_geomotiongpt import PLACEHOLDER_TOKEN, GeoMotionGPTProcessor
 
 
 class MotionWindowDataset(Dataset):
@@ -90,27 +92,44 @@ class MotionCaptionDataset(Dataset):
         return len(self.motion_codes)
 
     def __getitem__(self, index: int) -> dict:
-        """`motion_codes`, `text` and `name` of one motion."""
+        """`motion_codes`, `text` and `name` of one motion; `draw`, what the draws of this item depend on."""
         codes, captions, choice = self.motion_codes[index], self.captions[index], (0, 0)
-        if self.seed is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, index))
+        draw = None if self.seed is None else (self.seed, self.epoch, index)
+        if draw is not None:
+            rng = np.random.default_rng(draw)
             choice = int(rng.integers(len(codes))), int(rng.integers(len(captions)))
-        return {"motion_codes": codes[choice[0]], "text": captions[choice[1]], "name": self.motion_ids[index]}
+        item = {"motion_codes": codes[choice[0]], "text": captions[choice[1]], "name": self.motion_ids[index]}
+        return {**item, "draw": draw}
 
 
 class CaptioningCollator:
-    """Items of a `MotionCaptionDataset` -> the padded training batch that the processor builds."""
+    """Items of a `MotionCaptionDataset` -> the padded training batch that the processor builds.
 
-    def __init__(self, processor: GeoMotionGPTProcessor):
-        self.processor = processor
+    Args:
+        processor: of the model.
+        code_dropout: share of the motion codes that are replaced by the placeholder, anew in each draw.
+        answer_dropout: share of the answer's input tokens that are replaced by padding; labels stay as they are (word
+            dropout, arXiv 1511.06349).
+    """
+
+    def __init__(self, processor: GeoMotionGPTProcessor, *, code_dropout: float = 0.0, answer_dropout: float = 0.0):
+        self.processor, self.code_dropout, self.answer_dropout = processor, code_dropout, answer_dropout
+        tokens = processor.tokenizer.convert_tokens_to_ids([PLACEHOLDER_TOKEN, "<motion_0>"])
+        self._placeholder_id, self._first_code_id = tokens
 
     def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Pads to the longest of the batch."""
-        return self.processor(
+        batch = self.processor(
             motion_codes=[item["motion_codes"] for item in items],
             text=[item["text"] for item in items],
             names=[item["name"] for item in items],
         ).data
+        for ids, labels, item in zip(batch["input_ids"], batch["labels"], items, strict=True):
+            if item["draw"] is not None:
+                chances = torch.from_numpy(np.random.default_rng((*item["draw"], 1)).random(len(ids)))
+                ids[(ids >= self._first_code_id) & (chances < self.code_dropout)] = self._placeholder_id
+                ids[(labels != -100) & (chances < self.answer_dropout)] = self.processor.tokenizer.pad_token_id
+        return batch
 
 
 def normalised_clips(dataset: HFDataset, feature_extractor: MotionFeatureExtractor) -> list[np.ndarray]:

@@ -15,9 +15,7 @@ MILLIMETRES_PER_METRE = 1000.0
 
 
 @torch.no_grad()
-def encode_clips(
-    model: MotionTokenizer, clips: Sequence[np.ndarray], *, batch_size: int = 64
-) -> list[np.ndarray]:
+def encode_clips(model: MotionTokenizer, clips: Sequence[np.ndarray], *, batch_size: int = 64) -> list[np.ndarray]:
     """Codes of many clips, in batches of similar length.
 
     Args:
@@ -58,7 +56,13 @@ def evaluate_reconstruction(
         1.. relative to the root, in the body's own heading (no trajectory); `mpjpe_mm`, mean distance of all joints in
         the world, trajectory integrated; both are means over clips of means over frames. Also `perplexity`,
         `codes_used`, `dead_codes` and the codebook's geometry.
+
+    Raises:
+        ValueError: if there are no clips, or one is shorter than one code.
     """
+    shortest, wanted = min(map(len, clips), default=0), model.config.downsampling_factor
+    if shortest < wanted:
+        raise ValueError(f"the shortest of {len(clips)} clips has {shortest} frames; one motion code takes {wanted}.")
     was_training = model.training
     model.eval()
     counts = torch.zeros(model.config.num_codes, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Configuration of GeoMotionGPT: a GPT-2 whose vocabulary is text, a few markers, and the codes of a motion tokenizer."""
+"""Configuration of GeoMotionGPT: a GPT-2 whose vocabulary is text, a few markers, and motion codes."""
 
 from transformers import GPT2Config, PreTrainedConfig
 

@@ -98,7 +98,9 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
             )
         if not np.isfinite(array).all():
             frame = int(np.argwhere(~np.isfinite(array))[0, 0])
-            raise ValueError(f"{name} has a NaN or infinite value, first in frame {frame}; repair or leave out the clip.")
+            raise ValueError(
+                f"{name} has a NaN or infinite value, first in frame {frame}; repair or leave out the clip."
+            )
         if len(array) - is_joints < self.downsampling_factor:
             raise ValueError(
                 f"{name} has {len(array)} frames; one motion code takes {self.downsampling_factor} frames"

@@ -18,7 +18,8 @@ def gram_matrix(codebook: Tensor) -> Tensor:
     """
     codebook = codebook.to(torch.promote_types(codebook.dtype, torch.float32))
     normalised = nn.functional.normalize(codebook, dim=-1)
-    return normalised @ normalised.transpose(-1, -2)
+    with torch.autocast(codebook.device.type, enabled=False):
+        return normalised @ normalised.transpose(-1, -2)
 
 
 def orthonormality_loss(codebook: Tensor, reduction: str = "sum") -> Tensor:

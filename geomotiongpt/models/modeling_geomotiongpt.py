@@ -54,7 +54,9 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         self.marker_embedding = nn.Embedding(config.num_markers, config.n_embd)
         tokenizer_config = config.motion_tokenizer_config
         self.motion_codebook = nn.Embedding(tokenizer_config.num_codes, tokenizer_config.code_dim)
-        self.motion_projection = FrozenSparseProjection(tokenizer_config.code_dim, config.n_embd, config.projection_seed)
+        self.motion_projection = FrozenSparseProjection(
+            tokenizer_config.code_dim, config.n_embd, config.projection_seed
+        )
         self.register_buffer("motion_embedding_scale", torch.ones(()))
         self.motion_tokenizer = MotionTokenizer(tokenizer_config)
         # Set by callbacks from the global step; a fresh or reloaded model is at its configured weight.
@@ -64,7 +66,8 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
 
     def _freeze(self) -> None:
         self.motion_tokenizer.requires_grad_(False)
-        self.transformer.wte.weight.requires_grad_(not self.config.freeze_text_embeddings)
+        for text in (self.transformer.wte, self.lm_head):  # one weight, unless the base model's are not tied
+            text.weight.requires_grad_(not self.config.freeze_text_embeddings)
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
@@ -123,6 +126,7 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         )
         model = cls(config)
         model.transformer.load_state_dict(language_model.transformer.state_dict())
+        model.lm_head.load_state_dict(language_model.lm_head.state_dict())
         model.motion_tokenizer.load_state_dict(motion_tokenizer.state_dict())
         with torch.no_grad():
             codebook = model.motion_tokenizer.codebook.weight
@@ -142,9 +146,7 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         markers = torch.arange(self.config.num_markers, device=self.motion_projection.indices.device)
         return torch.cat([self.marker_embedding(markers), self.motion_embeddings])
 
-    def encode_motion(
-        self, input_ids: Tensor, motion_values: Tensor, motion_mask: Tensor | None = None
-    ) -> Tensor:
+    def encode_motion(self, input_ids: Tensor, motion_values: Tensor, motion_mask: Tensor | None = None) -> Tensor:
         """Replaces the placeholders in `input_ids` by the codes of the motion of the same row.
 
         Args:

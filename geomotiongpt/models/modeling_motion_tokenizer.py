@@ -19,6 +19,7 @@ from .geometry import orthonormality_loss, usage_statistics
 from .strict_loading import StrictLoadingMixin
 
 _USAGE_FLOOR = 1e-10
+_LOGIT_GAIN = 5.0
 
 
 @dataclass
@@ -207,12 +208,16 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Conv1d):
+        if module is self.encoder.output_conv:
+            # Logits that differ by several units: codes depend on the motion from the first step.
+            init.normal_(module.weight, std=_LOGIT_GAIN / module.weight[0].numel() ** 0.5)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             fan_in = module.weight[0].numel()
             init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5)
         elif isinstance(module, nn.Embedding):
-            # Orthogonal codes of length sqrt(D): entries of unit size, and a Gram error at its smallest from the start.
+            # Orthogonal codes of length sqrt(D): entries of unit size, and the smallest Gram error from the start.
             init.orthogonal_(module.weight, gain=self.config.code_dim**0.5)
 
     def encode(self, motion_values: Tensor, motion_mask: Tensor | None = None) -> MotionTokenizerEncoderOutput:
@@ -285,7 +290,7 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         return output
 
     def _assign(self, logits: Tensor, codes: Tensor) -> Tensor:
-        """y, (batch, codes, num_codes): a Gumbel-Softmax sample, hard and straight through, in training; else argmax."""
+        """y, (batch, codes, num_codes): a hard straight-through Gumbel-Softmax sample in training, else argmax."""
         num_codes = self.config.num_codes
         if not self.training:
             return functional.one_hot(codes.clamp(min=0), num_codes).to(logits.dtype)
@@ -295,7 +300,7 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         temperature = self.config.gumbel_temperature * self.gumbel_temperature_multiplier
         soft = (noisy / temperature).softmax(-1)
         hard = functional.one_hot(noisy.argmax(-1), num_codes).to(soft.dtype)
-        return hard + soft - soft.detach()
+        return hard + (soft - soft.detach())  # in this order the value is exactly one-hot
 
     def _decode_vectors(self, code_vectors: Tensor, code_mask: Tensor) -> MotionTokenizerDecoderOutput:
         code_vectors = code_vectors.masked_fill(~code_mask.unsqueeze(-1), 0)
@@ -308,6 +313,7 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
     ) -> None:
         config = self.config
         target = motion_values[:, : output.motion_values.shape[1]].to(output.motion_values.dtype)
+        target = target.masked_fill(~output.motion_mask.unsqueeze(-1), 0)
         output.reconstruction_loss = self._reconstruction_loss(output.motion_values, target, output.motion_mask)
         output.orthonormality_loss = orthonormality_loss(self.codebook.weight)
         output.utilisation_loss = self._utilisation_loss(logits, assignment, output.motion_code_mask)

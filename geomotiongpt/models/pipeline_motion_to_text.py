@@ -36,12 +36,13 @@ class MotionToTextPipeline(Pipeline):
         name = "motion"
         if isinstance(motion, (str, Path)):
             name, motion = str(motion), _read_motion(Path(motion))
-        return {"motion": [self.processor.feature_extractor.to_features(motion, name)]}
+        return {"motion": [self.processor.feature_extractor.to_features(motion, name)], "name": [name]}
 
     def _forward(self, model_inputs: dict[str, list], **generate_kwargs) -> dict[str, list]:
-        batch = model_inputs["motion"]
-        clips = [clip[0] for clip in batch] if isinstance(batch[0], list) else batch
-        inputs = self.processor(motion=clips, task="motion-to-text").to(self.device)
+        clips, names = model_inputs["motion"], model_inputs["name"]
+        if isinstance(names[0], list):  # a batch: one list of one for each motion
+            clips, names = [clip for (clip,) in clips], [name for (name,) in names]
+        inputs = self.processor(motion=clips, names=names, task="motion-to-text").to(self.device)
         generated = self.model.generate(**inputs, **generate_kwargs)
         texts = self.processor.post_process_text(generated, inputs["input_ids"].shape[1])
         return {"generated_text": texts}

@@ -85,7 +85,8 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         Args:
             motion: one motion or a list, as `MotionFeatureExtractor` takes them.
             text: the answer of each motion (a caption).
-            motion_codes: codes computed before, instead of `motion`: a list of sequences of ints.
+            motion_codes: codes computed before, instead of `motion`: a list of sequences of ints, or what the motion
+                tokenizer's `encode` gives; -1 is padding and is left out.
             task: "motion-to-text".
             names: what to call the clips in errors.
             return_tensors: "pt" or "np".
@@ -95,7 +96,8 @@ class GeoMotionGPTProcessor(ProcessorMixin):
             `labels` with `text`.
 
         Raises:
-            ValueError: for an unknown task, as many texts as motions not given, or a clip too long for the model.
+            ValueError: for an unknown task, a code that is not in the codebook, another number of texts than of
+                motions, or a clip too long for the model.
         """
         if task not in TASK_PROMPTS:
             raise ValueError(f"unknown task {task!r}; known tasks: {', '.join(TASK_PROMPTS)}.")
@@ -108,8 +110,7 @@ class GeoMotionGPTProcessor(ProcessorMixin):
             placeholder = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER_TOKEN)
             code_ids = [[placeholder] * int(length) for length in lengths]
         else:
-            first = self.tokenizer.convert_tokens_to_ids("<motion_0>")
-            code_ids = [[first + int(code) for code in codes] for codes in motion_codes]
+            code_ids = [self._code_ids(codes) for codes in motion_codes]
         prompts = [self._prompt_ids(ids, task) for ids in code_ids]
         answers = [[] for _ in prompts] if text is None else self._answer_ids(text, len(prompts))
         self._check_lengths(prompts, answers, names)
@@ -121,6 +122,15 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         saved = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         self.feature_extractor.save_pretrained(Path(save_directory) / "motion_tokenizer")
         return saved
+
+    def _code_ids(self, codes: Sequence[int]) -> list[int]:
+        first = self.tokenizer.convert_tokens_to_ids("<motion_0>")
+        num_codes = len(self.tokenizer) - first
+        valid = [int(code) for code in codes if code != -1]
+        for code in valid:
+            if not 0 <= code < num_codes:
+                raise ValueError(f"motion code {code} is not in the codebook; it has codes 0 to {num_codes - 1}.")
+        return [first + code for code in valid]
 
     def _prompt_ids(self, code_ids: list[int], task: str) -> list[int]:
         before, after = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in TASK_PROMPTS[task])

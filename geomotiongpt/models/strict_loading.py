@@ -11,6 +11,7 @@ class StrictLoadingMixin:
         Raises:
             ValueError: if the checkpoint lacks weights, has unknown ones, or has some of another shape; it names them.
         """
+        kwargs["ignore_mismatched_sizes"] = True  # reported, and refused below with the rest
         model, info = super().from_pretrained(  # type: ignore[misc]
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
@@ -22,7 +23,7 @@ class StrictLoadingMixin:
         ]
         if problems:
             raise ValueError(
-                f"{pretrained_model_name_or_path} does not hold the weights of a {cls.__name__} ({'; '.join(problems)}). "
-                "Is it a checkpoint of another model, or was it saved incompletely?"
+                f"{pretrained_model_name_or_path} does not hold the weights of a {cls.__name__} "
+                f"({'; '.join(problems)}). Is it a checkpoint of another model, or was it saved incompletely?"
             )
         return (model, info) if output_loading_info else model

@@ -79,6 +79,9 @@ class LanguageModelTrainingArguments(_RunArguments):
     Parameters that control the data:
         code_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its first
             0, 1, ... frames, and an epoch draws one of the results: how the motion falls into codes varies.
+        code_dropout (`float`, defaults to 0): share of the motion codes that training hides.
+        answer_dropout (`float`, defaults to 0): share of the answer's tokens that training blanks in the input (never
+            in the labels), so that the next word is read from the motion rather than from the words before.
     Parameters that control the geometry:
         orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda' grows from 0.
     Parameters that control evaluation:
@@ -86,6 +89,8 @@ class LanguageModelTrainingArguments(_RunArguments):
     """
 
     code_offsets: int = field(default=1)
+    code_dropout: float = field(default=0.0)
+    answer_dropout: float = field(default=0.0)
     orthonormality_warmup_ratio: float = field(default=0.0)
     num_caption_samples: int = field(default=4)
 

@@ -156,5 +156,3 @@ class CaptionSamplesCallback(TrainerCallback):
 
 def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
     return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
-
-

@@ -218,7 +218,9 @@ def _make_trainer(
         args=args,
         train_dataset=train_items,
         eval_dataset=eval_items,
-        data_collator=CaptioningCollator(processor),
+        data_collator=CaptioningCollator(
+            processor, code_dropout=args.code_dropout, answer_dropout=args.answer_dropout
+        ),
         processing_class=processor,
         callbacks=[
             OrthonormalLossCallback(args.orthonormality_warmup_ratio),
@@ -263,5 +265,3 @@ def add_lora(model: GeoMotionGPTForCausalLM, lora: LoraArguments):
         modules_to_save=["motion_codebook", "marker_embedding"],
     )
     return get_peft_model(model, config)
-
-

@@ -4,9 +4,11 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 Section = TypeVar("Section")
 
@@ -42,8 +44,13 @@ def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[s
         key, separator, value = override.partition("=")
         section_name, dot, option = key.partition(".")
         if not (separator and dot and option) or section_name not in sections:
-            raise ValueError(f"cannot read {override!r}; write section.key=value, section one of {', '.join(sections)}.")
-        recipe[section_name][option] = yaml.safe_load(value)
+            raise ValueError(
+                f"cannot read {override!r}; write section.key=value, section one of {', '.join(sections)}."
+            )
+        try:
+            recipe[section_name][option] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"override {override!r}: the value is not valid YAML: {error}") from error
     return recipe
 
 
@@ -53,17 +60,35 @@ def build_section(cls: type[Section], values: dict[str, Any], name: str) -> Sect
     Raises:
         ValueError: for a key that the dataclass does not have (with the nearest one), or a value it refuses.
     """
-    known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    known = {field.name: field.type for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key, value in values.items():
         if key not in known:
-            raise ValueError(f"section {name!r} has no option {key!r}{_suggestion(key, known)}.")
+            raise ValueError(f"section {name!r} has no option {key!r}{_suggestion(key, list(known))}.")
         # YAML 1.1 reads 1e-4 as a string.
         if isinstance(value, str) and _is_number(value):
             values = {**values, key: float(value)}
+        if not _is_of_kind(values[key], known[key]):
+            raise ValueError(f"section {name!r}: {key} is {value!r}; wanted {_kind_name(known[key])}.")
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, StrictDataclassError) as error:
         raise ValueError(f"section {name!r}: {error}") from error
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Whether a value suits an annotation that is made of plain types; other annotations are not judged."""
+    kinds = set(_parts(kind))
+    if not kinds <= {bool, int, float, str, type(None)}:
+        return True
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _kind_name(kind: Any) -> str:
+    return " or ".join("null" if part is type(None) else part.__name__ for part in _parts(kind))
+
+
+def _parts(kind: Any) -> tuple:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _is_number(text: str) -> bool:

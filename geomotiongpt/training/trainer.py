@@ -34,9 +34,7 @@ class MotionTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The model's loss; its parts are kept for the next log."""
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         prefix = "" if model.training else "eval_"
         for name in LOSS_PARTS:
             value = outputs.get(name)
@@ -89,14 +87,12 @@ class MotionTrainer(Trainer):
             codebook = motion_codebook(self.accelerator.unwrap_model(self.model if model is None else model))
             for group in optimizer.param_groups:
                 group["params"] = [parameter for parameter in group["params"] if parameter is not codebook]
-            optimizer.add_param_group(
-                {"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0}
-            )
+            optimizer.add_param_group({"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0})
         return optimizer
 
 
 def motion_codebook(model: nn.Module) -> nn.Parameter:
-    """The trainable codebook (num_codes, code_dim) of a motion tokenizer, or of a language model with or without LoRA."""
+    """The trainable codebook (num_codes, code_dim) of a motion tokenizer or a language model, with or without LoRA."""
     names = ("codebook.weight", "motion_codebook.weight", "motion_codebook.modules_to_save.default.weight")
     for name, parameter in model.named_parameters():
         inner = "motion_tokenizer." in name

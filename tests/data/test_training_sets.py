@@ -1,0 +1,151 @@
+"""What the trainers read: windows, codes with captions, batches; every draw from the seed, the epoch and the item."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from datasets import Array2D, Dataset, Features, List, Value
+
+from geomotiongpt import MotionFeatureExtractor
+from geomotiongpt.data.training_sets import (
+    CaptioningCollator,
+    MotionCaptionDataset,
+    MotionWindowDataset,
+    drop_short_motions,
+    normalised_clips,
+)
+
+FEATURES = Features(
+    {"motion_id": Value("string"), "motion": Array2D((None, 263), "float32"), "captions": List(Value("string"))}
+)
+
+
+def make_motions(*lengths: int) -> Dataset:
+    """Clips whose features hold 1000 * clip + frame."""
+    rows = [
+        {
+            "motion_id": f"clip{index}",
+            "motion": np.repeat(1000.0 * index + np.arange(length)[:, None], 263, 1).astype(np.float32),
+            "captions": [f"caption {index}"],
+        }
+        for index, length in enumerate(lengths)
+    ]
+    return Dataset.from_list(rows, features=FEATURES).with_format("numpy", columns=["motion"], output_all_columns=True)
+
+
+def windows(*lengths: int, **options) -> MotionWindowDataset:
+    return MotionWindowDataset(make_motions(*lengths), MotionFeatureExtractor(), **{"window_frames": 16} | options)
+
+
+def first_values(dataset) -> list[int]:
+    return [int(dataset[index]["motion_values"][0, 0]) for index in range(len(dataset))]
+
+
+def test_window_is_a_piece_of_one_clip():
+    dataset = windows(40, 64, 16, num_windows=200)
+    for index in range(200):
+        item = dataset[index]
+        values = item["motion_values"]
+        assert values.shape == (16, 263) and values.dtype == torch.float32 and item["motion_mask"].all()
+        start = values[0, 0]
+        torch.testing.assert_close(values, (start + torch.arange(16.0))[:, None].expand(16, 263))
+
+
+def test_every_place_where_a_window_fits_is_equally_likely():
+    """25 starts in 40 frames, 49 in 64, one in 16: long clips are not undersampled."""
+    counts = Counter(first_values(windows(40, 64, 16, num_windows=7500)))
+    assert set(counts) == {*range(25), *range(1000, 1049), 2000}
+    assert all(60 <= count <= 145 for count in counts.values())  # 100 each, four and a half deviations
+
+
+def test_short_clip_is_padded_at_the_end_and_masked():
+    item = windows(10, num_windows=1)[0]
+    assert item["motion_mask"].tolist() == [True] * 10 + [False] * 6
+    assert item["motion_values"][:10, 5].tolist() == list(range(10))
+    assert (item["motion_values"][10:] == 0).all()
+
+
+def test_windows_are_normalised():
+    extractor = MotionFeatureExtractor("humanml3d", np.full(263, 3.0), np.full(263, 2.0))
+    item = MotionWindowDataset(make_motions(16), extractor, window_frames=16)[0]
+    torch.testing.assert_close(item["motion_values"][:, 0], (torch.arange(16.0) - 3) / 2)
+
+
+def test_epoch_has_as_many_windows_as_the_frames_fill():
+    assert len(windows(40, 64, 16)) == 120 // 16
+    assert len(windows(10)) == 1
+    assert len(windows(40, num_windows=3)) == 3
+
+
+def test_draws_depend_on_seed_epoch_and_item_alone():
+    """Whatever was read before, so that a resumed run sees what an uninterrupted one would have seen."""
+    one, other = windows(200, 200, num_windows=20), windows(200, 200, num_windows=20)
+    expected = first_values(one)
+    assert [int(other[index]["motion_values"][0, 0]) for index in reversed(range(20))] == expected[::-1]
+    other.set_epoch(1)
+    second = first_values(other)
+    assert second != expected
+    other.set_epoch(0)
+    assert first_values(other) == expected
+    assert first_values(windows(200, 200, num_windows=20, seed=1)) not in (expected, second)
+
+
+def test_training_draws_codes_and_captions_evaluation_takes_the_first():
+    codes, captions = [[[1], [2], [3]], [[4]]], [["a", "b"], ["c"]]
+    training = MotionCaptionDataset(codes, captions, ["x", "y"], seed=0)
+    seen = set()
+    for epoch in range(60):
+        training.set_epoch(epoch)
+        item = training[0]
+        assert item == training[0] and item["name"] == "x"
+        seen.add((item["motion_codes"][0], item["text"]))
+    assert seen == {(code, caption) for code in (1, 2, 3) for caption in "ab"}
+    assert training[1] == {"motion_codes": [4], "text": "c", "name": "y"}
+    evaluation = MotionCaptionDataset(codes, captions, ["x", "y"], seed=None)
+    evaluation.set_epoch(5)
+    assert [evaluation[index] for index in range(len(evaluation))] == [
+        {"motion_codes": [1], "text": "a", "name": "x"},
+        {"motion_codes": [4], "text": "c", "name": "y"},
+    ]
+
+
+def test_collator_pads_on_the_right_and_labels_the_answer_alone(tiny_processor):
+    tokenizer = tiny_processor.tokenizer
+    items = [
+        {"motion_codes": [3, 1], "text": "a person jumps in place", "name": "x"},
+        {"motion_codes": [0, 0, 5, 31], "text": "a man", "name": "y"},
+    ]
+    batch = CaptioningCollator(tiny_processor)(items)
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    first_code = tokenizer.convert_tokens_to_ids("<motion_0>")
+    for row, item in enumerate(items):
+        ids, labels = batch["input_ids"][row], batch["labels"][row]
+        length = int(batch["attention_mask"][row].sum())
+        assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (len(ids) - length)
+        assert (ids[length:] == tokenizer.pad_token_id).all() and (labels[length:] == -100).all()
+        answer = labels[labels != -100]
+        assert torch.equal(answer, ids[length - len(answer) : length])
+        assert tokenizer.decode(answer[:-1]).strip() == item["text"] and answer[-1] == tokenizer.eos_token_id
+        assert (ids[ids >= first_code] - first_code).tolist() == item["motion_codes"]
+    assert max(int(mask.sum()) for mask in batch["attention_mask"]) == batch["input_ids"].shape[1]
+
+
+def test_collator_names_the_motion_that_is_too_long(tiny_processor):
+    items = [{"motion_codes": [1] * length, "text": "a man", "name": f"clip {length}"} for length in (2, 300)]
+    with pytest.raises(ValueError, match="clip 300 takes .* tokens, the language model 128"):
+        CaptioningCollator(tiny_processor)(items)
+
+
+def test_clip_that_cannot_be_used_is_named():
+    motions = make_motions(16, 4)
+    with pytest.raises(ValueError, match="clip1 has 4 frames; one motion code takes 8"):
+        normalised_clips(motions, MotionFeatureExtractor())
+
+
+def test_short_motions_are_left_out_and_named():
+    motions = make_motions(16, 4, 7, 8)
+    kept, short = drop_short_motions(motions, 8)
+    assert kept["motion_id"][:] == ["clip0", "clip3"] and short == ["clip1", "clip2"]
+    assert kept[1]["motion"].shape == (8, 263)
+    assert drop_short_motions(kept, 8) == (kept, [])

@@ -1,0 +1,136 @@
+"""Whether a caption names what a motion shows."""
+
+import json
+
+import pytest
+
+from geomotiongpt.data.synthetic import generate_synthetic_clips
+from geomotiongpt.evaluation.attributes import AttributeWords, attribute_accuracy, synthetic_accuracy
+
+LABELS = {
+    "about": "which words name what",
+    "action": {"walk": ["walks", "walks forward"], "march": ["walks forward in step"], "wave": ["waves"]},
+    "side": ["left", "right"],
+    "style": {"normal": [], "tired": ["as if tired", "wearily"], "proud": ["proudly"]},
+}
+
+
+@pytest.fixture
+def words():
+    return AttributeWords.from_labels(LABELS)
+
+
+# Reading a caption
+
+
+@pytest.mark.parametrize(
+    ("caption", "action"),
+    [
+        ("a person walks", "walk"),
+        ("A person WALKS forward.", "walk"),
+        ("a person walks forward in step", "march"),
+        ("a person walks forward, in step", "walk"),
+        ("a person sleepwalks", None),
+        ("a person walkspeeds", None),
+        ("a person", None),
+        ("", None),
+    ],
+)
+def test_the_longest_whole_phrase_names_the_action(words, caption, action):
+    assert words.read(caption)["action"] == action
+
+
+@pytest.mark.parametrize(
+    ("caption", "style"),
+    [("walks", "normal"), ("walks wearily", "tired"), ("walks as if tired", "tired"), ("walks tired", "normal")],
+)
+def test_a_caption_that_names_no_style_means_the_one_without_phrases(words, caption, style):
+    assert words.read(caption)["style"] == style
+
+
+def test_every_attribute_is_read_on_its_own(words):
+    assert words.read("waves the left hand proudly") == {"action": "wave", "side": "left", "style": "proud"}
+    assert words.read("turns upright") == {"action": None, "side": None, "style": "normal"}
+
+
+def test_phrases_are_words_and_no_patterns():
+    words = AttributeWords({"speed": {"fast": ["1.5 m/s"], "slow": ["0+5 m/s"]}})
+    assert words.read("at 1.5 m/s")["speed"] == "fast" and words.read("at 1x5 m/s")["speed"] is None
+    assert words.read("at 0+5 m/s")["speed"] == "slow" and words.read("at 005 m/s")["speed"] is None
+
+
+@pytest.mark.parametrize("missing", ["action", "side", "style"])
+def test_labels_without_an_attribute_are_refused(missing):
+    with pytest.raises(ValueError, match=f"name no {missing}"):
+        AttributeWords.from_labels({name: value for name, value in LABELS.items() if name != missing})
+
+
+# Accuracy
+
+
+def test_accuracy_is_the_share_of_captions_that_name_what_their_references_name(words):
+    captions = ["walks with the left leg", "waves", "waves right proudly", "stands"]
+    references = [["walks left"], ["waves the right hand"], ["walks to the right, proudly"], ["a person stands"]]
+    accuracy = attribute_accuracy(captions, references, words)
+    assert accuracy["action"] == {"mean": pytest.approx(2 / 3), "n": 3}  # the last references name none
+    assert accuracy["side"] == {"mean": pytest.approx(2 / 3), "n": 3}
+    assert accuracy["style"] == {"mean": 1, "n": 4}
+
+
+def test_the_references_of_a_motion_vote(words):
+    references = [["walks left", "waves left", "walks", "goes right"]]
+    for caption, right in (("walks left", 1), ("waves left", 0)):
+        assert attribute_accuracy([caption], references, words)["action"]["mean"] == right
+    assert attribute_accuracy(["to the right"], references, words)["side"] == {"mean": 0, "n": 1}
+
+
+def test_captions_and_references_must_belong_together(words):
+    with pytest.raises(ValueError):
+        attribute_accuracy(["walks"], [["walks"], ["waves"]], words)
+    with pytest.raises(ValueError):
+        synthetic_accuracy(["a person walks forward."], [])
+
+
+def test_accuracy_on_the_embedded_data_asks_for_actions_and_sides_in_order():
+    references = [
+        ["a person walks forward, then waves the left hand."],
+        ["a person raises the right arm."],
+        ["a person squats twice."],
+    ]
+    perfect = synthetic_accuracy([group[0] for group in references], references)
+    assert perfect == {"action": {"mean": 1, "n": 3}, "side": {"mean": 1, "n": 2}}
+    swapped = [
+        "a person waves the left hand, then walks forward.",
+        "a person raises the left arm.",
+        "a person squats.",
+    ]
+    assert synthetic_accuracy(swapped, references) == {
+        "action": {"mean": pytest.approx(2 / 3), "n": 3},
+        "side": {"mean": 0, "n": 2},
+    }
+    gibberish = synthetic_accuracy(["walks walks left", "", "the the the"], references)
+    assert gibberish["action"]["mean"] == gibberish["side"]["mean"] == 0
+
+
+def test_the_captions_of_the_embedded_data_agree_with_each_other():
+    groups = [[segment.caption for segment in clip.captions] for clip in generate_synthetic_clips(20)]
+    for said in (-1, 0):
+        accuracy = synthetic_accuracy([group[said] for group in groups], groups)
+        assert accuracy["action"] == {"mean": 1, "n": 20} and accuracy["side"]["mean"] == 1
+    shifted = synthetic_accuracy([group[0] for group in groups[1:] + groups[:1]], groups)
+    assert shifted["action"]["mean"] < 0.5
+
+
+def test_the_labels_of_the_real_motions_read_their_captions(real_data):
+    """Every caption names the action and style that its clip is labelled with."""
+    folder = real_data / "bandai"
+    labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    words = AttributeWords.from_labels(labels)
+    with open(folder / "captions.jsonl", encoding="utf-8") as lines:
+        clips = [json.loads(line) for line in lines][::5]
+    assert len(clips) > 100
+    for clip in clips:
+        for text in clip["texts"]:
+            told = words.read(text.split("#")[0])
+            for name, source in (("action", clip["content"]), ("style", clip["style"])):
+                assert told[name] == labels["merged"][name].get(source, source), (clip["id"], text)

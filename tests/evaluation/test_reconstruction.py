@@ -1,0 +1,168 @@
+"""Errors of reconstructed motion in millimetres, and codes of many clips."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenizerConfig, get_motion_representation
+from geomotiongpt.evaluation.reconstruction import encode_clips, evaluate_reconstruction, joint_errors
+
+SKELETONS = [("humanml3d", 22, 0.01), ("kitml", 21, 10.0)]  # name, joints, ten millimetres
+
+
+def make_features(representation, num_frames=30):
+    """Random features of a body that does not turn."""
+    features = np.random.default_rng(0).normal(
+        size=(num_frames, get_motion_representation(representation).num_features)
+    )
+    features[:, 0] = 0
+    return features
+
+
+def positions_of(features, representation):
+    """View of the positions of joints 1.. (frames, joints - 1, 3)."""
+    part = features[:, get_motion_representation(representation).feature_slices["positions"]]
+    view = part.reshape(len(features), -1, 3)
+    assert np.shares_memory(view, features)
+    return view
+
+
+# Joint errors
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_no_difference_is_no_error(representation, num_joints, ten):
+    features = make_features(representation)
+    assert joint_errors(features, features, representation) == (0, 0)
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_one_joint_that_is_ten_millimetres_off(representation, num_joints, ten):
+    target = make_features(representation)
+    for axis in range(3):
+        features = target.copy()
+        positions_of(features, representation)[:, 6, axis] -= ten
+        local, world = joint_errors(features, target, representation)
+        assert local == pytest.approx(10 / (num_joints - 1)) and world == pytest.approx(10 / num_joints)
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_an_error_in_half_of_the_frames_counts_half(representation, num_joints, ten):
+    target = make_features(representation)
+    features = target.copy()
+    positions_of(features, representation)[::2] += [ten, 0, 0]
+    local, world = joint_errors(features, target, representation)
+    assert local == pytest.approx(5) and world == pytest.approx(5 * (num_joints - 1) / num_joints)
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_a_body_that_is_too_high_as_a_whole_errs_in_the_world_only(representation, num_joints, ten):
+    target = make_features(representation)
+    features = target.copy()
+    features[:, 3] += ten
+    positions_of(features, representation)[..., 1] += ten
+    local, world = joint_errors(features, target, representation)
+    assert local == pytest.approx(0, abs=1e-9) and world == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_a_root_that_is_too_high_alone_moves_all_joints_relative_to_it(representation, num_joints, ten):
+    target = make_features(representation)
+    features = target.copy()
+    features[:, 3] += ten
+    local, world = joint_errors(features, target, representation)
+    assert local == pytest.approx(10) and world == pytest.approx(10 / num_joints)
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_drift_of_the_trajectory_adds_up_in_the_world_only(representation, num_joints, ten):
+    target = make_features(representation)
+    features = target.copy()
+    features[:, 1] += ten
+    local, world = joint_errors(features, target, representation)
+    assert local == 0 and world == pytest.approx(10 * np.arange(30).mean())
+
+
+def test_a_wrong_heading_errs_in_the_world_only():
+    target = make_features("humanml3d")
+    features = target.copy()
+    features[0, 0] = np.pi / 4  # half of a right angle is a quarter turn of the body from the second frame on
+    local, world = joint_errors(features, target, "humanml3d")
+    assert local == 0 and world > 100
+
+
+# Whole clips through a tokenizer
+
+
+@pytest.fixture
+def constant_tokenizer():
+    """Decodes everything into features 0.5 (normalised)."""
+    torch.manual_seed(0)
+    model = MotionTokenizer(MotionTokenizerConfig(num_codes=6, code_dim=8, hidden_size=8))
+    with torch.no_grad():
+        model.decoder.output_conv.weight.zero_()
+        model.decoder.output_conv.bias.fill_(0.5)
+    return model
+
+
+def test_the_reconstruction_error_is_exact_and_a_mean_over_clips(constant_tokenizer):
+    """A clip that is off by 30 mm in a joint and one that is not: 15 mm whatever their lengths, in real units."""
+    extractor = MotionFeatureExtractor("humanml3d", np.zeros(263), np.full(263, 0.2))
+    exact, off = np.full((80, 263), 0.5, np.float32), np.full((21, 263), 0.5, np.float32)
+    off[:16, 4 + 3 * 5] += 0.03 / 0.2
+    off[16:] = 1e3  # frames that fill no code are not compared
+    metrics, counts = evaluate_reconstruction(constant_tokenizer, extractor, [exact, off])
+    assert metrics["joint_error_mm"] == pytest.approx(30 / 21 / 2, rel=1e-4)
+    assert metrics["mpjpe_mm"] == pytest.approx(30 / 22 / 2, rel=1e-4)
+    assert counts.sum() == 10 + 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_metrics_are_those_of_each_clip_on_its_own(tiny_tokenizer_model, tiny_feature_extractor, clips, batch_size):
+    model = copy.deepcopy(tiny_tokenizer_model)
+    metrics, counts = evaluate_reconstruction(model, tiny_feature_extractor, clips, batch_size=batch_size)
+    errors, codes = [], []
+    for clip in clips:
+        output = model(torch.from_numpy(clip)[None])
+        decoded = tiny_feature_extractor.denormalise(output.motion_values[0])
+        target = tiny_feature_extractor.denormalise(clip[: len(decoded)])
+        errors.append(joint_errors(decoded, target, "humanml3d"))
+        codes += output.motion_codes[0].tolist()
+    assert (metrics["joint_error_mm"], metrics["mpjpe_mm"]) == pytest.approx(np.mean(errors, axis=0), rel=1e-4)
+    assert counts.tolist() == [codes.count(code) for code in range(32)]
+    assert metrics["codes_used"] == len(set(codes)) and metrics["dead_codes"] == 32 - len(set(codes))
+    assert metrics["gram_error"] == pytest.approx(0, abs=1e-6)
+
+
+def test_evaluation_is_without_noise_and_leaves_the_mode_of_the_model_alone(
+    tiny_tokenizer_model, tiny_feature_extractor, clips
+):
+    model = copy.deepcopy(tiny_tokenizer_model)
+    state = torch.get_rng_state()
+    results = [
+        evaluate_reconstruction(model.train(training), tiny_feature_extractor, clips)[0] for training in (True, False)
+    ]
+    assert results[0] == results[1] and torch.equal(torch.get_rng_state(), state)
+    for training in (True, False):
+        evaluate_reconstruction(model.train(training), tiny_feature_extractor, clips)
+        assert model.training is training
+
+
+def test_a_clip_too_short_for_a_code_is_an_error_and_not_a_number(constant_tokenizer):
+    clips = [np.zeros((size, 263), np.float32) for size in (7, 40)]
+    for batch_size in (1, 2):
+        with pytest.raises(ValueError, match="the shortest of 2 clips has 7 frames; one motion code takes 8"):
+            evaluate_reconstruction(constant_tokenizer, MotionFeatureExtractor(), clips, batch_size=batch_size)
+    with pytest.raises(ValueError, match="0 clips"):
+        evaluate_reconstruction(constant_tokenizer, MotionFeatureExtractor(), [])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_codes_of_many_clips_come_in_the_order_of_the_clips(tiny_tokenizer_model, clips, batch_size):
+    codes = encode_clips(tiny_tokenizer_model, clips, batch_size=batch_size)
+    assert [len(row) for row in codes] == [5, 2, 8]
+    for row, clip in zip(codes, clips, strict=True):
+        expected = tiny_tokenizer_model.encode(torch.from_numpy(clip)[None]).motion_codes[0]
+        np.testing.assert_array_equal(row, expected)

@@ -1,0 +1,176 @@
+"""The processor: prompts, answers and labels as token ids, the same in training and in generation."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+
+from geomotiongpt import GeoMotionGPTConfig, GeoMotionGPTProcessor, MotionFeatureExtractor, MotionTokenizerConfig
+
+TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
+
+
+@pytest.fixture
+def text_tokenizer(trained_text_tokenizer) -> PreTrainedTokenizerFast:
+    """Not yet extended."""
+    return PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+
+
+def config_for(text_vocab_size: int) -> GeoMotionGPTConfig:
+    motion_tokenizer_config = MotionTokenizerConfig(num_codes=32, code_dim=32)
+    return GeoMotionGPTConfig(text_vocab_size=text_vocab_size, motion_tokenizer_config=motion_tokenizer_config)
+
+
+def codes_of(model, processor, clips) -> list[list[int]]:
+    inputs = processor.feature_extractor(clips)
+    encoded = model.motion_tokenizer.encode(inputs["motion_values"], inputs["motion_mask"])
+    return [row[mask].tolist() for row, mask in zip(encoded.motion_codes, encoded.motion_code_mask, strict=True)]
+
+
+def test_generation_starts_from_the_prompt_of_training(tiny_processor, clips):
+    """Token by token; labels hold the answer and its end of text, and nothing else."""
+    training, generation = tiny_processor(motion=clips, text=TEXTS), tiny_processor(motion=clips)
+    tokenizer = tiny_processor.tokenizer
+    assert "labels" not in generation
+    for row, text in enumerate(TEXTS):
+        prompt = generation["input_ids"][row][generation["attention_mask"][row].bool()].tolist()
+        trained = training["input_ids"][row][training["attention_mask"][row].bool()].tolist()
+        answer = [*tokenizer(" " + text)["input_ids"], tokenizer.eos_token_id]
+        assert trained == prompt + answer
+        width = training["input_ids"].shape[1]
+        padding = width - len(trained)
+        assert training["labels"][row].tolist() == [-100] * len(prompt) + answer + [-100] * padding
+        motion = ["<motion>", *["<motion_placeholder>"] * (len(clips[row]) // 8), "</motion>"]
+        text_after = tokenizer.decode(prompt).partition("</motion>")[2]
+        assert "".join(motion) in tokenizer.decode(prompt).replace(" ", "") and text_after.strip() == "Description:"
+
+
+def test_padding_is_left_for_generation_and_right_for_training(tiny_processor, clips):
+    pad = tiny_processor.tokenizer.pad_token_id
+    assert pad != tiny_processor.tokenizer.eos_token_id
+    generation, training = tiny_processor(motion=clips), tiny_processor(motion=clips, text=TEXTS)
+    lengths = generation["attention_mask"].sum(-1).tolist()
+    assert len(set(lengths)) == 3
+    for row, length in enumerate(lengths):
+        assert generation["attention_mask"][row, -length:].all()
+        assert (generation["input_ids"][row, :-length] == pad).all()
+        length = int(training["attention_mask"][row].sum())
+        assert training["attention_mask"][row, :length].all()
+        assert (training["input_ids"][row, length:] == pad).all()
+    assert (training["input_ids"] != pad).equal(training["attention_mask"].bool())
+    for inputs in (generation, training):
+        assert inputs["motion_mask"].sum(-1).tolist() == [40, 16, 67]
+
+
+def test_processor_comes_back_as_saved(tiny_processor, clips, tmp_path):
+    """With the vocabulary, the padding and the statistics; the feature extractor also beside the motion tokenizer."""
+    tiny_processor.save_pretrained(tmp_path)
+    for processor in (GeoMotionGPTProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert type(processor) is GeoMotionGPTProcessor
+        for texts in (None, TEXTS):
+            inputs, wanted = processor(motion=clips, text=texts), tiny_processor(motion=clips, text=texts)
+            assert inputs.keys() == wanted.keys()
+            for name, value in wanted.items():
+                assert torch.equal(inputs[name], value), name
+        assert processor.tokenizer.model_max_length == tiny_processor.tokenizer.model_max_length == 128
+    alone = MotionFeatureExtractor.from_pretrained(tmp_path / "motion_tokenizer")
+    assert alone.to_dict() == tiny_processor.feature_extractor.to_dict()
+
+
+def test_generated_ids_become_texts(tiny_processor, clips):
+    """Without prompt, motion, end of text and padding."""
+    training, generation = tiny_processor(motion=clips, text=TEXTS), tiny_processor(motion=clips)
+    tokenizer = tiny_processor.tokenizer
+    answers = [row[row != -100] for row in training["labels"]]
+    padded = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=tokenizer.pad_token_id)
+    generated = torch.cat([generation["input_ids"], padded], dim=1)
+    assert tiny_processor.post_process_text(generated, generation["input_ids"].shape[1]) == TEXTS
+
+
+@pytest.mark.parametrize("texts", [None, TEXTS], ids=["generation", "training"])
+def test_codes_instead_of_motions_give_the_same_ids(tiny_model, tiny_processor, clips, texts):
+    from_motion = tiny_processor(motion=clips, text=texts)
+    from_codes = tiny_processor(motion_codes=codes_of(tiny_model, tiny_processor, clips), text=texts)
+    encoded = tiny_model.encode_motion(
+        from_motion["input_ids"], from_motion["motion_values"], from_motion["motion_mask"]
+    )
+    assert torch.equal(from_codes["input_ids"], encoded)
+    assert torch.equal(from_codes["attention_mask"], from_motion["attention_mask"])
+    assert "motion_values" not in from_codes
+    if texts:
+        assert torch.equal(from_codes["labels"], from_motion["labels"])
+
+
+def test_codes_as_the_motion_tokenizer_pads_them(tiny_model, tiny_processor, clips):
+    """-1 is padding, not a token."""
+    inputs = tiny_processor.feature_extractor(clips)
+    padded = tiny_model.motion_tokenizer.encode(inputs["motion_values"], inputs["motion_mask"]).motion_codes
+    assert (padded == -1).any()
+    wanted = tiny_processor(motion_codes=codes_of(tiny_model, tiny_processor, clips))
+    assert torch.equal(tiny_processor(motion_codes=padded)["input_ids"], wanted["input_ids"])
+
+
+def test_codes_outside_the_codebook_are_refused(tiny_processor):
+    with pytest.raises(ValueError, match="motion code 32 is not in the codebook; it has codes 0 to 31"):
+        tiny_processor(motion_codes=[[0, 32]])
+
+
+def test_tensors_or_arrays(tiny_processor, clips):
+    tensors, arrays = (tiny_processor(motion=clips, text=TEXTS, return_tensors=kind) for kind in ("pt", "np"))
+    for name, tensor in tensors.items():
+        assert isinstance(tensor, torch.Tensor) and isinstance(arrays[name], np.ndarray)
+        assert np.array_equal(tensor, arrays[name])
+
+
+def test_motion_too_long_for_the_model_is_named(tiny_processor, clips):
+    endless = np.zeros((10_000, 263), np.float32)
+    with pytest.raises(ValueError, match=r"endless\.npy takes \d{4} tokens, the language model 128"):
+        tiny_processor(motion=[clips[0], endless], names=["short.npy", "endless.npy"])
+    with pytest.raises(ValueError, match="motion 1 takes"):
+        tiny_processor(motion=[clips[0], endless])
+
+
+def test_answer_too_long_for_the_model_is_refused(tiny_processor, clips):
+    with pytest.raises(ValueError, match="motion 0 takes"):
+        tiny_processor(motion=clips[:1], text=["walks " * 128])
+
+
+def test_wrong_calls_say_what_is_wanted(tiny_processor, clips):
+    with pytest.raises(ValueError, match="unknown task 'motion-to-music'; known tasks: motion-to-text"):
+        tiny_processor(motion=clips, task="motion-to-music")
+    with pytest.raises(ValueError, match="2 texts for 3 motions"):
+        tiny_processor(motion=clips, text=TEXTS[:2])
+    with pytest.raises(ValueError, match="either `motion` or `motion_codes`"):
+        tiny_processor(text=TEXTS)
+    with pytest.raises(ValueError, match="either `motion` or `motion_codes`"):
+        tiny_processor(motion=clips, motion_codes=[[1]] * 3)
+
+
+def test_text_rows_without_a_token_keep_the_motion_ids_in_place(text_tokenizer, tiny_feature_extractor):
+    """A base model may have more embedding rows than its tokenizer has tokens."""
+    config = config_for(len(text_tokenizer) + 5)
+    tokenizer = GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config).tokenizer
+    assert len(tokenizer) == config.vocab_size
+    assert tokenizer.convert_tokens_to_ids("<motion_0>") == config.first_motion_token_id
+    assert tokenizer.convert_tokens_to_ids("<motion_placeholder>") == config.motion_placeholder_token_id
+    assert tokenizer.pad_token_id == config.pad_token_id
+
+
+def test_tokenizer_with_more_tokens_than_rows_is_refused(text_tokenizer, tiny_feature_extractor):
+    size = len(text_tokenizer)
+    with pytest.raises(ValueError, match=f"{size} tokens, the model's text embedding {size - 1} rows"):
+        GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config_for(size - 1))
+
+
+def test_tokenizer_of_another_motion_model_is_refused(text_tokenizer, tiny_feature_extractor):
+    GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config_for(len(text_tokenizer)))
+    with pytest.raises(ValueError, match="already has motion tokens"):
+        GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config_for(len(text_tokenizer)))
+
+
+@pytest.mark.parametrize("options", [{"representation": "kitml"}, {"downsampling_factor": 4}])
+def test_feature_extractor_of_another_motion_tokenizer_is_refused(text_tokenizer, options):
+    with pytest.raises(ValueError, match=r"the motion tokenizer takes \(263, 8\)"):
+        GeoMotionGPTProcessor.from_components(
+            MotionFeatureExtractor(**options), text_tokenizer, config_for(len(text_tokenizer))
+        )

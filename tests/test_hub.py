@@ -1,0 +1,159 @@
+"""A model pushed to the Hub works for someone who has transformers and not this package, over HTTP to a stand-in."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hub_stand_in import HubStandIn, run_python
+from huggingface_hub import ModelCard
+
+from geomotiongpt.evaluation.results import make_result
+from geomotiongpt.training.model_card import write_model_card
+
+GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+
+PUSH = """
+import contextlib
+import io
+import os
+from huggingface_hub import upload_file
+from geomotiongpt import GeoMotionGPTForCausalLM, GeoMotionGPTProcessor
+from geomotiongpt.cli import main
+
+folder = "FOLDER"
+GeoMotionGPTForCausalLM.from_pretrained(folder).push_to_hub("tester/by-method")
+GeoMotionGPTProcessor.from_pretrained(folder).push_to_hub("tester/by-method")
+upload_file(path_or_fileobj=folder + "/README.md", path_in_repo="README.md", repo_id="tester/by-method")
+assert main(["push", folder, "tester/by-command", "--private"]) == 0
+
+os.environ["HF_TOKEN"] = "hf_wrong"
+messages = io.StringIO()
+with contextlib.redirect_stderr(messages):
+    assert main(["push", folder, "tester/refused"]) == 2
+print(messages.getvalue(), end="")
+"""
+
+PULL = """
+import json
+import sys
+from pathlib import Path
+
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "geomotiongpt":
+            raise ImportError("hidden")
+
+
+sys.meta_path.insert(0, Hidden())
+try:
+    import geomotiongpt
+except ImportError:
+    pass
+else:
+    raise AssertionError("the package is there: this would not test the code of the repository")
+
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoProcessor, pipeline
+
+repo, folder = "tester/by-method", Path("FOLDER")
+expected = json.loads((folder / "expected.json").read_text())
+files, generation = expected["files"], expected["generation"]
+processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
+inputs = processor(motion=[np.load(file) for file in files])
+
+
+def check(model):
+    assert type(model).__name__ == "GeoMotionGPTForCausalLM", type(model)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    assert model.generate(**inputs, **generation).tolist() == expected["ids"]
+
+
+model = AutoModel.from_pretrained(repo, trust_remote_code=True)
+check(model)
+check(AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True))
+model.save_pretrained(folder / "again")
+check(AutoModel.from_pretrained(folder / "again", trust_remote_code=True))
+
+describe = pipeline("motion-to-text", model=repo, trust_remote_code=True)
+assert [result["generated_text"] for result in describe(files, **generation)] == expected["texts"]
+
+alone = {"subfolder": "motion_tokenizer", "trust_remote_code": True}
+motion = AutoFeatureExtractor.from_pretrained(repo, **alone)([np.load(file) for file in files])
+motion_tokenizer = AutoModel.from_pretrained(repo, **alone)
+assert type(motion_tokenizer).__name__ == "MotionTokenizer", type(motion_tokenizer)
+assert motion_tokenizer.encode(**motion).motion_codes.tolist() == expected["codes"]
+assert "geomotiongpt" not in sys.modules
+"""
+
+CODE = {
+    "configuration_geomotiongpt.py",
+    "configuration_motion_tokenizer.py",
+    "feature_extraction_motion.py",
+    "geometry.py",
+    "modeling_geomotiongpt.py",
+    "modeling_motion_tokenizer.py",
+    "motion_representation.py",
+    "pipeline_motion_to_text.py",
+    "processing_geomotiongpt.py",
+    "strict_loading.py",
+}
+MODEL = {"config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
+
+
+@pytest.fixture
+def folder(tiny_model, tiny_model_folder, tmp_path):
+    """A model's folder as training leaves it, with its card."""
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    for leftover in ("checkpoint-10/optimizer.pt", "adapter/adapter_config.json", "training_args.bin"):
+        (folder / leftover).parent.mkdir(exist_ok=True)
+        (folder / leftover).write_bytes(b"not to be published")
+    metrics = {"action": {"mean": 0.75, "ci95": 0.1, "n": 40}, "gram_error": 0.5}
+    result = make_result(command="geomotiongpt quickstart", model={}, data={}, protocol={}, metrics=metrics)
+    write_model_card(folder, tiny_model, name="tiny", data_name="random motions", result=result)
+    return folder
+
+
+def expect(folder, model, processor, clips) -> None:
+    """Writes what model and processor give here for the clips, which are written too."""
+    files = [str(folder / f"clip{index}.npy") for index in range(len(clips))]
+    for file, clip in zip(files, clips, strict=True):
+        np.save(file, clip)
+    inputs = processor(motion=clips)
+    ids = model.generate(**inputs, **GENERATION)
+    codes = model.motion_tokenizer.encode(inputs["motion_values"], inputs["motion_mask"]).motion_codes
+    texts = processor.post_process_text(ids, inputs["input_ids"].shape[1])
+    assert len(set(texts)) == len(clips), "equal captions test nothing"
+    expected = {"files": files, "generation": GENERATION, "texts": texts, "ids": ids.tolist(), "codes": codes.tolist()}
+    (folder / "expected.json").write_text(json.dumps(expected))
+
+
+@pytest.mark.slow
+def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_processor, clips, tmp_path):
+    expect(tmp_path, tiny_model, tiny_processor, clips)
+    with HubStandIn() as hub:
+        messages = run_python(
+            PUSH.replace("FOLDER", str(folder)), env=hub.environment(tmp_path / "pusher"), timeout=600
+        )
+        pushed, by_command = hub.files("tester/by-method"), hub.files("tester/by-command")
+        assert hub.repositories["model", "tester/by-command"].private
+        assert ("model", "tester/refused") not in hub.repositories
+        user = hub.environment(tmp_path / "puller", token=None)
+        run_python(PULL.replace("FOLDER", str(tmp_path)), env=user, timeout=600)
+    refusal = messages.strip().splitlines()[-1]
+    assert refusal.startswith("geomotiongpt push: error:") and "401" in refusal
+
+    alone = {f"motion_tokenizer/{name}" for name in ("config.json", "model.safetensors", "preprocessor_config.json")}
+    assert pushed.keys() >= MODEL | CODE | alone | {"README.md"}
+    assert by_command.keys() >= pushed.keys() - {".gitattributes"}
+    for name in MODEL | CODE | alone:
+        assert by_command[name] == pushed[name], name
+    assert not [name for name in by_command if name.startswith(("checkpoint", "adapter")) or name.endswith(".bin")]
+    for files in (pushed, by_command):
+        card = ModelCard(files["README.md"].decode()).data
+        assert card.model_name == "tiny" and "motion-to-text" in card.tags
+        assert {result.metric_type: result.metric_value for result in card.eval_results} == {
+            "action": 0.75,
+            "gram_error": 0.5,
+        }

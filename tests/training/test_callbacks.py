@@ -1,0 +1,151 @@
+"""Schedules, and what the callbacks measure and write."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from geomotiongpt import GumbelTemperatureCallback, MotionTokenizer, MotionTokenizerConfig, OrthonormalLossCallback
+from geomotiongpt.training.callbacks import CaptionSamplesCallback, CodeUseCallback
+
+CONTROL = TrainerControl()
+
+
+@pytest.fixture
+def model() -> MotionTokenizer:
+    """A tokenizer that a callback may change."""
+    torch.manual_seed(0)
+    return MotionTokenizer(MotionTokenizerConfig(num_codes=8, code_dim=8, hidden_size=8, gumbel_temperature=0.01))
+
+
+def state_at(step: int, **values) -> TrainerState:
+    return TrainerState(global_step=step, max_steps=1000, is_world_process_zero=True, **values)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.4), (300, 0.4), (600, 0.4), (650, 0.4 * 0.025**0.25), (700, 0.4 * 0.025**0.5), (800, 0.01), (1000, 0.01)],
+)
+def test_temperature_of_the_paper(step, expected):
+    """0.4 until 60% of the steps, exponentially to 0.01 at 80%."""
+    assert GumbelTemperatureCallback(0.4, 0.01, 0.6, 0.8).temperature(step, 1000) == pytest.approx(expected)
+
+
+def test_temperature_may_jump():
+    schedule = GumbelTemperatureCallback(1.0, 0.5, 0.5, 0.5)
+    assert [schedule.temperature(step, 10) for step in (4, 5, 10)] == [1.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("values", [(0, 1, 0.1, 0.2), (1, -1, 0.1, 0.2), (1, 1, 0.3, 0.2), (1, 1, 0.3, 1.2)])
+def test_impossible_temperature_schedule_is_refused(values):
+    with pytest.raises(ValueError, match="0 <= hold_ratio <= end_ratio <= 1"):
+        GumbelTemperatureCallback(*values)
+
+
+def test_lambda_grows_linearly_then_stays():
+    schedule = OrthonormalLossCallback(warmup_ratio=0.2)
+    assert [schedule.multiplier(step, 1000) for step in (0, 50, 100, 200, 900)] == [0, 0.25, 0.5, 1, 1]
+    assert OrthonormalLossCallback().multiplier(0, 1000) == 1
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1])
+def test_impossible_warmup_is_refused(ratio):
+    with pytest.raises(ValueError, match=f"warmup_ratio is {ratio}"):
+        OrthonormalLossCallback(ratio)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_schedules_follow_the_global_step_alone(model, wrapped):
+    """A resumed run, whose callbacks are new, gets the values of its step; also through the DDP wrapper."""
+    outer = model
+    if wrapped:
+        outer = torch.nn.parallel.DistributedDataParallel.__new__(torch.nn.parallel.DistributedDataParallel)
+        torch.nn.Module.__init__(outer)
+        outer.module = model
+    for step in (700, 100):
+        GumbelTemperatureCallback(0.4, 0.01, 0.6, 0.8).on_step_begin(None, state_at(step), CONTROL, model=outer)
+        OrthonormalLossCallback(0.2).on_step_begin(None, state_at(step), CONTROL, model=outer)
+        temperature = model.config.gumbel_temperature * model.gumbel_temperature_multiplier
+        assert temperature == pytest.approx({700: 0.4 * 0.025**0.5, 100: 0.4}[step])
+        assert model.orthonormality_weight_multiplier == {700: 1, 100: 0.5}[step]
+    assert model.config.gumbel_temperature == 0.01
+
+
+def test_lambda_multiplier_scales_the_term_in_the_loss(model):
+    with torch.no_grad():
+        model.codebook.weight.normal_()
+    motion = torch.randn(2, 16, 263)
+    model.eval()
+    losses = {}
+    for step in (0, 100):
+        OrthonormalLossCallback(0.2).on_step_begin(None, state_at(step), CONTROL, model=model)
+        losses[step] = model(motion)
+    term = 0.5 * model.config.orthonormality_weight * losses[0].orthonormality_loss
+    assert term > 0.01
+    torch.testing.assert_close(losses[100].loss - losses[0].loss, term)
+
+
+def test_geometry_is_in_the_log(model):
+    """||G - I||_F^2 of two equal codes is 2, and their cosine 1."""
+    with torch.no_grad():
+        model.codebook.weight.copy_(torch.eye(8))
+        model.codebook.weight[1] = 3 * model.codebook.weight[0]
+    logs: dict = {"loss": 1.0}
+    state = state_at(0, log_history=[dict(logs)])
+    OrthonormalLossCallback().on_log(None, state, CONTROL, model=model, logs=logs)
+    expected = {"loss": 1.0, "gram_error": 2.0, "gram_error_excess": 2.0, "max_abs_cosine": 1.0}
+    assert logs == pytest.approx(expected)
+    assert state.log_history[-1] == pytest.approx(expected)
+
+
+def test_temperature_is_in_the_log_of_training_only():
+    callback = GumbelTemperatureCallback(0.4, 0.01)
+    for logs, wanted in (({"loss": 1.0}, True), ({"eval_loss": 1.0}, False)):
+        state = state_at(700, log_history=[dict(logs)])
+        callback.on_log(None, state, CONTROL, logs=logs)
+        assert ("gumbel_temperature" in logs) == ("gumbel_temperature" in state.log_history[-1]) == wanted
+
+
+def test_code_use_goes_into_the_log_and_the_plots(tiny_tokenizer_model, tiny_feature_extractor, clips, tmp_path):
+    state, metrics = state_at(10, log_history=[{"eval_loss": 1.0}]), {"eval_loss": 1.0}
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    callback = CodeUseCallback([clip[:40] for clip in clips], tiny_feature_extractor)
+    callback.on_evaluate(args, state, CONTROL, model=tiny_tokenizer_model, metrics=metrics)
+    assert metrics == state.log_history[-1]
+    used, dead = metrics["eval_codes_used"], metrics["eval_dead_codes"]
+    assert 1 <= used <= 12 and used + dead == 32  # 5 + 2 + 5 codes
+    assert 1 <= metrics["eval_perplexity"] <= used + 1e-6
+    assert metrics["eval_joint_error_mm"] > 0 and np.isfinite(metrics["eval_mpjpe_mm"])
+    for name in ("gram_matrix.png", "code_usage.png"):
+        assert (tmp_path / "plots" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_caption_samples_are_kept_line_by_line(model, tmp_path):
+    """Spread over the set, one JSON line each, appended at every evaluation."""
+    ids = [f"{index:06d}" for index in range(5)]
+    references = [[f"caption {index}", "another"] for index in range(5)]
+
+    def caption(given, indices):
+        assert given is model
+        return [f"é {index}" for index in indices]
+
+    callback = CaptionSamplesCallback(caption, ids, references, num_samples=3)
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    for step in (10, 20):
+        callback.on_evaluate(args, state_at(step), CONTROL, model=model)
+    lines = (tmp_path / "caption_samples.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows] == [10] * 3 + [20] * 3
+    assert [row["motion_id"] for row in rows[:3]] == ["000000", "000002", "000004"]
+    assert rows[1]["caption"] == "é 2" and rows[1]["references"] == ["caption 2", "another"]
+
+
+def test_other_processes_write_nothing(model, tmp_path):
+    state = TrainerState(global_step=1, max_steps=2, is_world_process_zero=False, log_history=[{}])
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    CaptionSamplesCallback(lambda *_: ["x"], ["a"], [["b"]], 1).on_evaluate(args, state, CONTROL, model=model)
+    CodeUseCallback([], None).on_evaluate(args, state, CONTROL, model=model, metrics={})
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,166 @@
+"""Recipes: what is read, what is refused and how it is said, and that those we publish can be run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import GenerationConfig
+
+from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
+from geomotiongpt.resources import resource
+from geomotiongpt.training import language_model, motion_tokenizer
+from geomotiongpt.training.arguments import (
+    LanguageModelTrainingArguments,
+    LoraArguments,
+    MotionDataArguments,
+    MotionTokenizerTrainingArguments,
+)
+from geomotiongpt.training.recipes import build_section, load_recipe
+
+PUBLISHED = sorted(resource("hub_configs").glob("*/*.yaml"))
+PAPER = resource("hub_configs/geomotiongpt-humanml3d/motion_tokenizer.yaml")
+SECTIONS = ("model", "data", "training")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_missing_sections_are_empty_and_others_as_written(tmp_path):
+    recipe = load_recipe(write(tmp_path, "model: {num_codes: 64}\n"), SECTIONS)
+    assert recipe == {"model": {"num_codes": 64}, "data": {}, "training": {}}
+
+
+def test_overrides_are_yaml_and_win_over_the_file(tmp_path):
+    path = write(tmp_path, "training: {max_steps: 5, seed: 1}\n")
+    overrides = ["training.max_steps=9", "data.path=a=b", "model.sizes=[1, 2]", "data.mirrored=false"]
+    recipe = load_recipe(path, SECTIONS, overrides)
+    assert recipe["training"] == {"max_steps": 9, "seed": 1}
+    assert recipe["data"] == {"path": "a=b", "mirrored": False}
+    assert recipe["model"] == {"sizes": [1, 2]}
+
+
+@pytest.mark.parametrize("override", ["max_steps=3", "training.max_steps", "trainer.max_steps=3", "training.=3"])
+def test_unreadable_override_is_named_with_the_form_wanted(tmp_path, override):
+    with pytest.raises(ValueError, match=f"{override}.*section.key=value.*model, data, training"):
+        load_recipe(write(tmp_path, ""), SECTIONS, [override])
+
+
+def test_unknown_section_gets_a_suggestion(tmp_path):
+    path = write(tmp_path, "trainning: {seed: 0}\n")
+    with pytest.raises(ValueError, match="recipe.yaml: unknown section 'trainning' .did you mean 'training'"):
+        load_recipe(path, SECTIONS)
+
+
+def test_unknown_option_gets_a_suggestion():
+    with pytest.raises(ValueError, match="section 'model' has no option 'num_code' .did you mean 'num_codes'"):
+        build_section(MotionTokenizerConfig, {"num_code": 4}, "model")
+
+
+def test_unknown_option_like_no_other_lists_the_known_ones():
+    with pytest.raises(ValueError, match="no option 'zzz'; known: r, lora_alpha, lora_dropout, target_modules"):
+        build_section(LoraArguments, {"zzz": 4}, "lora")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml: no such recipe"):
+        load_recipe(tmp_path / "nowhere.yaml", SECTIONS)
+
+
+@pytest.mark.parametrize("text", ["model: [", "model: {a: 1", "\t- x: :"])
+def test_invalid_yaml_is_named(tmp_path, text):
+    with pytest.raises(ValueError, match="recipe.yaml is not valid YAML"):
+        load_recipe(write(tmp_path, text), SECTIONS)
+
+
+@pytest.mark.parametrize(("text", "message"), [("just words", "holds no sections"), ("model: 3", "'model' must hold")])
+def test_yaml_of_another_shape_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write(tmp_path, text), SECTIONS)
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "1E-4", "0.0001"])
+def test_scientific_notation_is_a_number(tmp_path, written):
+    """YAML 1.1 takes 1e-4 for a string, and the optimiser would get it."""
+    recipe = load_recipe(write(tmp_path, f"model: {{orthonormality_weight: {written}}}\n"), SECTIONS)
+    config = build_section(MotionTokenizerConfig, recipe["model"], "model")
+    assert isinstance(config.orthonormality_weight, float) and config.orthonormality_weight == 1e-4
+
+
+def test_missing_option_is_named():
+    with pytest.raises(ValueError, match="section 'data'.*path"):
+        build_section(MotionDataArguments, {}, "data")
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [
+        (MotionTokenizerConfig, {"num_codes": "many"}),
+        (MotionTokenizerConfig, {"gumbel_temperature": 0}),
+        (MotionTokenizerTrainingArguments, {"eval_strategy": "sometimes"}),
+        (MotionTokenizerTrainingArguments, {"learning_rate": "fast"}),
+        (MotionTokenizerTrainingArguments, {"max_steps": "many"}),
+        (MotionTokenizerTrainingArguments, {"window_frames": "long"}),
+        (MotionDataArguments, {"path": "data", "min_frames": "few"}),
+        (LoraArguments, {"r": "low"}),
+    ],
+)
+def test_value_of_the_wrong_kind_is_refused_with_its_name_or_value(cls, values):
+    """Not a traceback from the middle of a training run."""
+    name, value = list(values.items())[-1]
+    with pytest.raises(ValueError, match=f"{name}|{value}"):
+        build_section(cls, values, "some")
+
+
+def test_recipes_are_published():
+    assert len(PUBLISHED) >= 7
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_published_recipe_fits_its_dataclasses(path):
+    first_stage = path.stem == "motion_tokenizer"
+    recipe = load_recipe(path, motion_tokenizer.SECTIONS if first_stage else language_model.SECTIONS)
+    build_section(MotionDataArguments, recipe["data"], "data")
+    if first_stage:
+        build_section(MotionTokenizerConfig, recipe["model"], "model")
+        args = build_section(MotionTokenizerTrainingArguments, recipe["training"], "training")
+    else:
+        build_section(language_model.ModelArguments, recipe["model"], "model")
+        args = build_section(LanguageModelTrainingArguments, recipe["training"], "training")
+        build_section(LoraArguments, recipe["lora"], "lora")
+        assert GenerationConfig(**recipe["generation"]).max_new_tokens >= 40
+    assert args.seed == 0
+    assert isinstance(args.learning_rate, float)
+
+
+def test_published_pairs_agree():
+    """The second stage reads what the first one writes."""
+    for path in PUBLISHED:
+        if path.stem == "language_model" and (path.parent / "motion_tokenizer.yaml").is_file():
+            first = yaml.safe_load((path.parent / "motion_tokenizer.yaml").read_text())
+            second = yaml.safe_load(path.read_text())
+            assert second["model"]["motion_tokenizer"] == first["training"]["output_dir"]
+            assert second["data"] == first["data"]
+
+
+def test_paper_recipe_has_the_published_sizes_and_schedule():
+    """13.79M + 13.79M + 0.26M parameters; 500 epochs of 23,384 windows; tau 0.4 to 60%, 0.01 from 80% on."""
+    recipe = load_recipe(PAPER, SECTIONS)
+    config = build_section(MotionTokenizerConfig, recipe["model"], "model")
+    with torch.device("meta"):
+        model = MotionTokenizer(config)
+    millions = [
+        round(sum(parameter.numel() for parameter in part.parameters()) / 1e6, 2)
+        for part in (model.encoder, model.decoder, model.codebook)
+    ]
+    assert millions == [13.79, 13.79, 0.26]
+    assert sum(millions) == pytest.approx(model.num_parameters() / 1e6, abs=0.01)
+    args = build_section(MotionTokenizerTrainingArguments, recipe["training"], "training")
+    assert (args.window_frames, args.per_device_train_batch_size, args.num_train_epochs) == (32, 512, 500)
+    assert (args.learning_rate, args.codebook_learning_rate, args.weight_decay) == (2e-4, 1e-4, 1e-4)
+    assert (args.initial_gumbel_temperature, config.gumbel_temperature) == (0.4, 0.01)
+    assert (args.temperature_hold_ratio, args.temperature_end_ratio) == (0.6, 0.8)
+    assert (config.gumbel_noise, config.position_weight) == (1.0, 1.0)
