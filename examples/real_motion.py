@@ -13,6 +13,8 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,27 +39,26 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/real-motion"))
     parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder with the two recipes")
     parser.add_argument("--results", type=Path, help="JSON to write (default: results.json in the output folder)")
-    parser.add_argument("--stages", choices=("both", "tokenizer", "evaluate"), default="both")
+    parser.add_argument("--stages", choices=("both", "tokenizer", "language-model"), default="both")
     parser.add_argument("--tokenizer-options", nargs="*", default=[], metavar="section.key=value")
     parser.add_argument("--model-options", nargs="*", default=[], metavar="section.key=value")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    output, seconds = arguments.output, {}
-
-    started = time.perf_counter()
-    folder = prepare_data(arguments.data, output)
-    seconds["data"] = time.perf_counter() - started
-    if arguments.stages != "evaluate":
-        started = time.perf_counter()
+    output = arguments.output
+    with timed(output, "data"):
+        folder = prepare_data(arguments.data, output)
+    if arguments.stages != "language-model":
         options = [f"data.path={folder}", f"training.output_dir={output / 'motion_tokenizer'}"]
-        train_motion_tokenizer(arguments.recipes / "motion_tokenizer.yaml", [*options, *arguments.tokenizer_options])
-        seconds["motion_tokenizer"] = time.perf_counter() - started
-    if arguments.stages == "both":
-        started = time.perf_counter()
+        with timed(output, "motion_tokenizer"):
+            train_motion_tokenizer(
+                arguments.recipes / "motion_tokenizer.yaml", [*options, *arguments.tokenizer_options]
+            )
+    if arguments.stages != "tokenizer":
         options = [f"data.path={folder}", f"training.output_dir={output / 'model'}"]
         options.append(f"model.motion_tokenizer={output / 'motion_tokenizer'}")
-        train_language_model(arguments.recipes / "language_model.yaml", [*options, *arguments.model_options])
-        seconds["language_model"] = time.perf_counter() - started
+        with timed(output, "language_model"):
+            train_language_model(arguments.recipes / "language_model.yaml", [*options, *arguments.model_options])
+    seconds = {path.stem.removeprefix("seconds_"): float(path.read_text()) for path in output.glob("seconds_*.txt")}
     metrics = evaluate(output, folder, arguments.data / "bandai" / "labels.json", arguments.stages)
     result = make_result(
         command=" ".join(["python examples/real_motion.py DATA", *options_of(arguments)]),
@@ -76,9 +77,17 @@ def main() -> None:
     print(f"saved {path}")
 
 
+@contextmanager
+def timed(output: Path, name: str) -> Iterator[None]:
+    """Keeps the seconds that a part took in the output folder, for when the next part runs alone."""
+    started = time.perf_counter()
+    yield
+    (output / f"seconds_{name}.txt").write_text(f"{time.perf_counter() - started:.0f}")
+
+
 def options_of(arguments: argparse.Namespace) -> list[str]:
     """The options that matter for the figures, as typed."""
-    options = [] if arguments.stages == "both" else ["--stages", arguments.stages]
+    options = ["--stages", "tokenizer"] if arguments.stages == "tokenizer" else []
     for name, values in (
         ("--tokenizer-options", arguments.tokenizer_options),
         ("--model-options", arguments.model_options),

@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,7 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
 def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: no such checkpoint.")
+    state: Any
     try:
         if checkpoint.suffix == ".safetensors":
             state = load_file(checkpoint)
@@ -161,8 +163,8 @@ def _new_name(key: str, num_stages: int) -> str | None:
         last = num_stages + 2
         layers = {"encoder": {0: "input_conv", last: "output_conv"}}
         layers["decoder"] = {0: "input_conv", last: "hidden_conv", last + 2: "output_conv"}
-        layer = layers[side].get(int(index))
-        return f"{side}.{layer}.{kind}" if layer else None
+        plain = layers[side].get(int(index))
+        return f"{side}.{plain}.{kind}" if plain else None
     return None
 
 
@@ -177,4 +179,5 @@ def _read_statistics(folder: Path, config: MotionTokenizerConfig) -> MotionFeatu
     representation = next(
         name for name, facts in MOTION_REPRESENTATIONS.items() if facts.num_features == config.num_features
     )
-    return MotionFeatureExtractor(representation, *statistics, config.downsampling_factor)
+    mean, std = statistics
+    return MotionFeatureExtractor(representation, mean, std, config.downsampling_factor)

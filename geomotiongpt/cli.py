@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except (ValueError, OSError) as error:
-        print(f"geomotiongpt {arguments.verb}: error: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())  # the Hub client writes several lines
+        print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(f"geomotiongpt {arguments.verb}: stopped", file=sys.stderr)

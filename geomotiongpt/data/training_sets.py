@@ -1,6 +1,6 @@
 """What the trainers read: windows of motion, and motion codes with a caption.
 
-Every draw depends on the seed, the epoch and the item alone, so a resumed run sees what an uninterrupted one would see.
+Every draw depends on the seed, the epoch and the item alone: a resumed run sees what an uninterrupted one would see.
 """
 
 from collections.abc import Mapping, Sequence

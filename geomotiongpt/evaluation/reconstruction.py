@@ -29,9 +29,9 @@ def encode_clips(model: MotionTokenizer, clips: Sequence[np.ndarray], *, batch_s
     codes: list[np.ndarray] = [np.empty(0, np.int64)] * len(clips)
     for batch in _batches(clips, batch_size):
         values, mask = _pad([clips[index] for index in batch], model.device)
-        encoded = model.encode(values, mask)
+        batch_codes, code_mask, _ = model.encode(values, mask).to_tuple()
         for row, index in enumerate(batch):
-            codes[index] = encoded.motion_codes[row][encoded.motion_code_mask[row]].cpu().numpy()
+            codes[index] = batch_codes[row][code_mask[row]].cpu().numpy()
     return codes
 
 

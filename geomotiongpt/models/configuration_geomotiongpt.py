@@ -1,5 +1,7 @@
 """Configuration of GeoMotionGPT: a GPT-2 whose vocabulary is text, a few markers, and motion codes."""
 
+from typing import cast
+
 from transformers import GPT2Config, PreTrainedConfig
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
@@ -44,7 +46,7 @@ class GeoMotionGPTConfig(GPT2Config):
     @property
     def num_motion_codes(self) -> int:
         """K, rows of the motion codebook."""
-        return self.motion_tokenizer_config.num_codes
+        return cast(MotionTokenizerConfig, self.motion_tokenizer_config).num_codes
 
     @property
     def first_motion_token_id(self) -> int:

@@ -104,9 +104,9 @@ class FrozenSparseProjection(nn.Module):
         super().__init__()
         if code_dim > embedding_dim:
             raise ValueError(
-                f"code_dim {code_dim} does not fit into an embedding of {embedding_dim} dimensions: a sparse isometric "
-                f"projection needs code_dim <= {embedding_dim}. Train the motion tokenizer with a smaller code_dim or "
-                "take a wider language model."
+                f"code_dim {code_dim} does not fit into an embedding of {embedding_dim} dimensions: a sparse "
+                f"isometric projection needs code_dim <= {embedding_dim}. Train the motion tokenizer with a "
+                "smaller code_dim or take a wider language model."
             )
         self.code_dim, self.embedding_dim, self.seed = code_dim, embedding_dim, seed
         self.register_buffer("indices", torch.empty(code_dim, dtype=torch.long))

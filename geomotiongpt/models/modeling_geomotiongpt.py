@@ -7,6 +7,7 @@ lambda' ||G - I||_F^2, G the Gram matrix of C, so that the geometry stays orthon
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from .configuration_geomotiongpt import GeoMotionGPTConfig
+from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .geometry import FrozenSparseProjection, orthonormality_loss
 from .modeling_motion_tokenizer import MotionTokenizer
 from .pipeline_motion_to_text import MotionToTextPipeline
@@ -52,7 +54,7 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         self.transformer.wte = nn.Embedding(config.text_vocab_size, config.n_embd)
         self.lm_head = nn.Linear(config.n_embd, config.text_vocab_size, bias=False)
         self.marker_embedding = nn.Embedding(config.num_markers, config.n_embd)
-        tokenizer_config = config.motion_tokenizer_config
+        tokenizer_config = cast(MotionTokenizerConfig, config.motion_tokenizer_config)
         self.motion_codebook = nn.Embedding(tokenizer_config.num_codes, tokenizer_config.code_dim)
         self.motion_projection = FrozenSparseProjection(
             tokenizer_config.code_dim, config.n_embd, config.projection_seed
@@ -110,8 +112,10 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         """
         if not isinstance(language_model, PreTrainedModel):
             language_model = AutoModelForCausalLM.from_pretrained(language_model)
-        if not isinstance(motion_tokenizer, PreTrainedModel):
-            motion_tokenizer = MotionTokenizer.from_pretrained(motion_tokenizer)
+        if isinstance(motion_tokenizer, PreTrainedModel):
+            tokenizer = motion_tokenizer
+        else:
+            tokenizer = MotionTokenizer.from_pretrained(motion_tokenizer)
         base = language_model.config
         if base.model_type != "gpt2":
             raise ValueError(f"the language model is a {base.model_type!r}; GeoMotionGPTForCausalLM takes a 'gpt2'.")
@@ -119,7 +123,7 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         config = cls.config_class(
             **{name: getattr(base, name) for name in names if name != "vocab_size"},
             text_vocab_size=base.vocab_size,
-            motion_tokenizer_config=motion_tokenizer.config,
+            motion_tokenizer_config=tokenizer.config,
             projection_seed=projection_seed,
             orthonormality_weight=orthonormality_weight,
             freeze_text_embeddings=freeze_text_embeddings,
@@ -127,7 +131,7 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         model = cls(config)
         model.transformer.load_state_dict(language_model.transformer.state_dict())
         model.lm_head.load_state_dict(language_model.lm_head.state_dict())
-        model.motion_tokenizer.load_state_dict(motion_tokenizer.state_dict())
+        model.motion_tokenizer.load_state_dict(tokenizer.state_dict())
         with torch.no_grad():
             codebook = model.motion_tokenizer.codebook.weight
             text_norms = model.transformer.wte.weight.norm(dim=-1)
@@ -158,16 +162,16 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
             ValueError: if a row has not as many placeholders as its motion has codes.
         """
         with torch.no_grad():
-            encoded = self.motion_tokenizer.encode(motion_values, motion_mask)
+            codes, code_mask, _ = self.motion_tokenizer.encode(motion_values, motion_mask).to_tuple()
         placeholders = input_ids == self.config.motion_placeholder_token_id
-        wanted, met = encoded.motion_code_mask.sum(-1), placeholders.sum(-1)
+        wanted, met = code_mask.sum(-1), placeholders.sum(-1)
         if not torch.compiler.is_compiling() and not torch.equal(wanted, met):
             raise ValueError(
                 f"input_ids have {met.tolist()} motion placeholders a row, but the motions have {wanted.tolist()} "
                 "codes: make both with the same processor call."
             )
-        ranks = (placeholders.long().cumsum(-1) - 1).clamp(0, encoded.motion_codes.shape[1] - 1)
-        token_ids = encoded.motion_codes.gather(1, ranks) + self.config.first_motion_token_id
+        ranks = (placeholders.long().cumsum(-1) - 1).clamp(0, codes.shape[1] - 1)
+        token_ids = codes.gather(1, ranks) + self.config.first_motion_token_id
         return torch.where(placeholders, token_ids, input_ids)
 
     def _embed(self, input_ids: Tensor, motion_vocabulary: Tensor) -> Tensor:
@@ -210,6 +214,8 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         """
         motion_vocabulary = self._motion_vocabulary()
         if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give either `input_ids` or `inputs_embeds`.")
             if motion_values is not None:
                 input_ids = self.encode_motion(input_ids, motion_values, motion_mask)
             inputs_embeds = self._embed(input_ids, motion_vocabulary)
@@ -224,27 +230,31 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         hidden_states = outputs.last_hidden_state[:, kept]
         vocabulary = torch.cat([self.lm_head.weight, motion_vocabulary.to(self.lm_head.weight.dtype)])
-        result = GeoMotionGPTOutput(
-            logits=functional.linear(hidden_states, vocabulary),
+        logits = functional.linear(hidden_states, vocabulary)
+        losses = {} if labels is None else self._losses(logits, labels, num_items_in_batch)
+        return GeoMotionGPTOutput(
+            **losses,
+            logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        if labels is not None:
-            self._add_losses(result, labels, num_items_in_batch)
-        return result
 
-    def _add_losses(self, result: GeoMotionGPTOutput, labels: Tensor, num_items_in_batch: Tensor | int | None) -> None:
-        result.language_modeling_loss = self.loss_function(
-            result.logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
+    def _losses(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> dict[str, Tensor]:
+        language_modeling = self.loss_function(
+            logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
         )
         # P is an isometry and s a scalar, so the Gram matrix of E is that of C.
-        result.orthonormality_loss = orthonormality_loss(self.motion_codebook.weight)
+        orthonormality = orthonormality_loss(self.motion_codebook.weight)
         share: Tensor | float = 1.0
         if num_items_in_batch is not None:
             share = (labels[..., 1:] != -100).sum() / num_items_in_batch
         weight = self.config.orthonormality_weight * self.orthonormality_weight_multiplier
-        result.loss = result.language_modeling_loss + weight * share * result.orthonormality_loss
+        return {
+            "loss": language_modeling + weight * share * orthonormality,
+            "language_modeling_loss": language_modeling,
+            "orthonormality_loss": orthonormality,
+        }
 
     @torch.no_grad()
     def generate(

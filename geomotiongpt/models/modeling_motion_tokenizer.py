@@ -82,7 +82,7 @@ class MotionTokenizerOutput(ModelOutput):
 class MaskedConv1d(nn.Conv1d):
     """Convolution whose padded outputs are zero, so that what follows sees the zero padding of a clip on its own."""
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:  # type: ignore[override]
         hidden_states = super().forward(hidden_states)
         return hidden_states if mask is None else hidden_states * mask
 
@@ -261,7 +261,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
                 f"motion_codes range from {int(codes.min())} to {int(codes.max())}; this tokenizer has codes 0 to "
                 f"{self.config.num_codes - 1} (mask or pad with -1 what is not a code)."
             )
-        return self._decode_vectors(self.codebook(codes), code_mask)
+        values, mask = self._decode_vectors(self.codebook(codes), code_mask)
+        return MotionTokenizerDecoderOutput(motion_values=values, motion_mask=mask)
 
     def forward(
         self, motion_values: Tensor, motion_mask: Tensor | None = None, return_loss: bool = True
@@ -276,18 +277,19 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             motion_mask: (batch, frames) bool, True = valid; None when all are.
             return_loss: whether to compute the losses.
         """
-        encoded = self.encode(motion_values, motion_mask)
-        assignment = self._assign(encoded.logits, encoded.motion_codes)
-        decoded = self._decode_vectors(assignment @ self.codebook.weight, encoded.motion_code_mask)
-        output = MotionTokenizerOutput(
-            motion_values=decoded.motion_values,
-            motion_mask=decoded.motion_mask,
-            motion_codes=encoded.motion_codes,
-            motion_code_mask=encoded.motion_code_mask,
-        )
+        codes, code_mask, logits = self.encode(motion_values, motion_mask).to_tuple()
+        assignment = self._assign(logits, codes)
+        values, mask = self._decode_vectors(assignment @ self.codebook.weight, code_mask)
+        losses: dict[str, Tensor] = {}
         if return_loss:
-            self._add_losses(output, encoded.logits, assignment, motion_values)
-        return output
+            target = motion_values[:, : values.shape[1]].to(values.dtype).masked_fill(~mask.unsqueeze(-1), 0)
+            losses = {
+                **self._losses(self._reconstruction_loss(values, target, mask), logits, assignment, code_mask),
+                **self._usage(codes[code_mask]),
+            }
+        return MotionTokenizerOutput(
+            **losses, motion_values=values, motion_mask=mask, motion_codes=codes, motion_code_mask=code_mask
+        )
 
     def _assign(self, logits: Tensor, codes: Tensor) -> Tensor:
         """y, (batch, codes, num_codes): a hard straight-through Gumbel-Softmax sample in training, else argmax."""
@@ -302,31 +304,31 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         hard = functional.one_hot(noisy.argmax(-1), num_codes).to(soft.dtype)
         return hard + (soft - soft.detach())  # in this order the value is exactly one-hot
 
-    def _decode_vectors(self, code_vectors: Tensor, code_mask: Tensor) -> MotionTokenizerDecoderOutput:
+    def _decode_vectors(self, code_vectors: Tensor, code_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Motion features (batch, frames, num_features) and their mask (batch, frames)."""
         code_vectors = code_vectors.masked_fill(~code_mask.unsqueeze(-1), 0)
         values = self.decoder(code_vectors.transpose(1, 2), code_mask.long().sum(-1)).transpose(1, 2)
-        mask = code_mask.repeat_interleave(self.config.downsampling_factor, dim=1)
-        return MotionTokenizerDecoderOutput(motion_values=values, motion_mask=mask)
+        return values, code_mask.repeat_interleave(self.config.downsampling_factor, dim=1)
 
-    def _add_losses(
-        self, output: MotionTokenizerOutput, logits: Tensor, assignment: Tensor, motion_values: Tensor
-    ) -> None:
-        config = self.config
-        target = motion_values[:, : output.motion_values.shape[1]].to(output.motion_values.dtype)
-        target = target.masked_fill(~output.motion_mask.unsqueeze(-1), 0)
-        output.reconstruction_loss = self._reconstruction_loss(output.motion_values, target, output.motion_mask)
-        output.orthonormality_loss = orthonormality_loss(self.codebook.weight)
-        output.utilisation_loss = self._utilisation_loss(logits, assignment, output.motion_code_mask)
-        orthonormality_weight = config.orthonormality_weight * self.orthonormality_weight_multiplier
-        output.loss = (
-            output.reconstruction_loss
-            + orthonormality_weight * output.orthonormality_loss
-            + config.utilisation_weight * output.utilisation_loss
-        )
-        counts = torch.bincount(output.motion_codes[output.motion_code_mask], minlength=config.num_codes)
-        statistics = usage_statistics(counts)
-        output.perplexity = torch.tensor(statistics["perplexity"], device=logits.device)
-        output.dead_codes = torch.tensor(statistics["dead_codes"], device=logits.device)
+    def _losses(
+        self, reconstruction: Tensor, logits: Tensor, assignment: Tensor, code_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """L_DVQ and its parts."""
+        orthonormality = orthonormality_loss(self.codebook.weight)
+        orthonormality_weight = self.config.orthonormality_weight * self.orthonormality_weight_multiplier
+        utilisation = self._utilisation_loss(logits, assignment, code_mask)
+        total = reconstruction + orthonormality_weight * orthonormality + self.config.utilisation_weight * utilisation
+        return {
+            "loss": total,
+            "reconstruction_loss": reconstruction,
+            "orthonormality_loss": orthonormality,
+            "utilisation_loss": utilisation,
+        }
+
+    def _usage(self, codes: Tensor) -> dict[str, Tensor]:
+        """Perplexity and number of dead codes of a batch."""
+        statistics = usage_statistics(torch.bincount(codes, minlength=self.config.num_codes))
+        return {name: torch.tensor(statistics[name], device=codes.device) for name in ("perplexity", "dead_codes")}
 
     def _utilisation_loss(self, logits: Tensor, assignment: Tensor, mask: Tensor) -> Tensor:
         """-H(q) in nats; q from softmax(logits) at temperature 1, or from the codes that were assigned."""

@@ -1,6 +1,6 @@
 """Processor of GeoMotionGPT: motions and texts -> the token ids of a task, in training and in generation alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         motion=None,
         text: str | Sequence[str] | None = None,
         *,
-        motion_codes: Sequence[Sequence[int]] | None = None,
+        motion_codes: Iterable[Iterable[int]] | None = None,
         task: str = "motion-to-text",
         names: Sequence[str] | None = None,
         return_tensors: str = "pt",
@@ -104,13 +104,13 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         if (motion is None) == (motion_codes is None):
             raise ValueError("give either `motion` or `motion_codes`.")
         inputs: dict = {}
-        if motion is not None:
+        if motion_codes is not None:
+            code_ids = [self._code_ids(codes) for codes in motion_codes]
+        else:
             inputs.update(self.feature_extractor(motion, names=names, return_tensors="np"))
             lengths = inputs["motion_mask"].sum(-1) // self.feature_extractor.downsampling_factor
             placeholder = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER_TOKEN)
             code_ids = [[placeholder] * int(length) for length in lengths]
-        else:
-            code_ids = [self._code_ids(codes) for codes in motion_codes]
         prompts = [self._prompt_ids(ids, task) for ids in code_ids]
         answers = [[] for _ in prompts] if text is None else self._answer_ids(text, len(prompts))
         self._check_lengths(prompts, answers, names)
@@ -123,7 +123,7 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         self.feature_extractor.save_pretrained(Path(save_directory) / "motion_tokenizer")
         return saved
 
-    def _code_ids(self, codes: Sequence[int]) -> list[int]:
+    def _code_ids(self, codes: Iterable[int]) -> list[int]:
         first = self.tokenizer.convert_tokens_to_ids("<motion_0>")
         num_codes = len(self.tokenizer) - first
         valid = [int(code) for code in codes if code != -1]

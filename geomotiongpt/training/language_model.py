@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from .callbacks import CaptionSamplesCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
 from .recipes import build_section, load_recipe
 from .trainer import MotionTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +172,9 @@ def train_text_tokenizer(captions: Iterable[Sequence[str]], vocab_size: int) -> 
 
 
 def caption_codes(
-    model: torch.nn.Module,
+    model: "GeoMotionGPTForCausalLM | PeftModel",
     processor: GeoMotionGPTProcessor,
-    motion_codes: Sequence[Sequence[int]],
+    motion_codes: Sequence[Iterable[int]],
     *,
     batch_size: int = 64,
     **generate_kwargs,
@@ -243,7 +246,7 @@ def _encode(
     return codes
 
 
-def add_lora(model: GeoMotionGPTForCausalLM, lora: LoraArguments):
+def add_lora(model: GeoMotionGPTForCausalLM, lora: LoraArguments) -> "PeftModel":
     """Wraps the model in PEFT: adapters on the language model; motion codebook and markers train in full.
 
     Args:
@@ -251,7 +254,7 @@ def add_lora(model: GeoMotionGPTForCausalLM, lora: LoraArguments):
         lora: the adapter's settings.
 
     Returns:
-        a `peft.PeftModel`.
+        the wrapped model.
     """
     from peft import LoraConfig, get_peft_model
 
