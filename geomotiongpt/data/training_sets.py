@@ -81,7 +81,8 @@ class MotionCaptionDataset(Dataset):
         *,
         seed: int | None,
     ):
-        self.motion_codes, self.captions, self.motion_ids = motion_codes, captions, motion_ids
+        # Columns of a data set read from disk at every access; lists do not.
+        self.motion_codes, self.captions, self.motion_ids = list(motion_codes), list(captions), list(motion_ids)
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -125,7 +126,7 @@ class CaptioningCollator:
             names=[item["name"] for item in items],
         ).data
         for ids, labels, item in zip(batch["input_ids"], batch["labels"], items, strict=True):
-            if item["draw"] is not None:
+            if item.get("draw") is not None:
                 chances = torch.from_numpy(np.random.default_rng((*item["draw"], 1)).random(len(ids)))
                 ids[(ids >= self._first_code_id) & (chances < self.code_dropout)] = self._placeholder_id
                 ids[(labels != -100) & (chances < self.answer_dropout)] = self.processor.tokenizer.pad_token_id

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -11,6 +12,19 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 Section = TypeVar("Section")
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML 1.2 scalars: 1e-4 is a number, and only true and false are truth values (`no` is a word)."""
+
+
+_FLOAT = re.compile(r"[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$")
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)$", re.I), list("tTfF"))
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -29,7 +43,7 @@ def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[s
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such recipe; the ones that come with the package are in hub_configs/.")
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
@@ -48,7 +62,7 @@ def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[s
                 f"cannot read {override!r}; write section.key=value, section one of {', '.join(sections)}."
             )
         try:
-            recipe[section_name][option] = yaml.safe_load(value)
+            recipe[section_name][option] = yaml.load(value, _RecipeLoader)
         except yaml.YAMLError as error:
             raise ValueError(f"override {override!r}: the value is not valid YAML: {error}") from error
     return recipe
@@ -64,10 +78,7 @@ def build_section(cls: type[Section], values: dict[str, Any], name: str) -> Sect
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"section {name!r} has no option {key!r}{_suggestion(key, list(known))}.")
-        # YAML 1.1 reads 1e-4 as a string.
-        if isinstance(value, str) and _is_number(value):
-            values = {**values, key: float(value)}
-        if not _is_of_kind(values[key], known[key]):
+        if not _is_of_kind(value, known[key]):
             raise ValueError(f"section {name!r}: {key} is {value!r}; wanted {_kind_name(known[key])}.")
     try:
         return cls(**values)
@@ -89,11 +100,6 @@ def _kind_name(kind: Any) -> str:
 
 def _parts(kind: Any) -> tuple:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _is_number(text: str) -> bool:
-    mantissa, exponent, power = text.lower().partition("e")
-    return bool(exponent) and mantissa.replace(".", "", 1).isdigit() and power.lstrip("+-").isdigit()
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:
