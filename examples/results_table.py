@@ -37,8 +37,9 @@ def with_tables(text: str) -> str:
 
 
 def tables() -> str:
-    """All tables, as Markdown."""
-    return "\n\n".join([real_motion_table(), quickstart_table(), losses_table(), speed_table()])
+    """The tables of all results that are committed, as Markdown."""
+    makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, LOSSES: losses_table, STEP: speed_table}
+    return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
 
 
 def load(name: str) -> dict:

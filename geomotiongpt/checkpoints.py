@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,6 +31,7 @@ def check_model_folder(name: str | Path) -> None:
 
     Raises:
         FileNotFoundError: if it looks like a path and is not there, or has no `config.json` or no weights.
+        ValueError: if a file of weights is damaged.
     """
     folder = Path(name)
     if not folder.exists():
@@ -39,8 +40,15 @@ def check_model_folder(name: str | Path) -> None:
         return
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{name} holds no config.json: it is not a folder that save_pretrained wrote.")
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         raise FileNotFoundError(f"{name} holds no *.safetensors: the weights are missing.")
+    for path in weights:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged, or was not written to the end: {error}") from error
 
 
 def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data: str | Path | None = None) -> Path:

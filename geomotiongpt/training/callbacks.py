@@ -9,13 +9,33 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from ..data.training_sets import MotionCaptionDataset, MotionWindowDataset
 from ..evaluation.reconstruction import evaluate_reconstruction
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.geometry import codebook_geometry, gram_matrix
+from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
+from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..visualization.plots import plot_code_usage, plot_gram_matrix
 from .trainer import motion_codebook
 
 logger = logging.getLogger(__name__)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells a training set which epoch it is.
+
+    accelerate does so too, but not in several processes, nor in the epoch in which a run is resumed.
+
+    Args:
+        dataset: with `set_epoch`.
+    """
+
+    def __init__(self, dataset: MotionWindowDataset | MotionCaptionDataset):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Sets the epoch."""
+        self.dataset.set_epoch(int(state.epoch))
 
 
 class OrthonormalLossCallback(TrainerCallback):
@@ -40,7 +60,7 @@ class OrthonormalLossCallback(TrainerCallback):
 
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         """Sets the multiplier."""
-        _unwrap(model).orthonormality_weight_multiplier = self.multiplier(state.global_step, state.max_steps)
+        _scheduled(model).orthonormality_weight_multiplier = self.multiplier(state.global_step, state.max_steps)
 
     def on_log(self, args, state, control, model=None, logs=None, **kwargs):
         """Adds the geometry to what has just been logged."""
@@ -78,7 +98,7 @@ class GumbelTemperatureCallback(TrainerCallback):
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         """Sets the multiplier of the configured temperature."""
         temperature = self.temperature(state.global_step, state.max_steps)
-        _unwrap(model).gumbel_temperature_multiplier = temperature / self.final
+        _scheduled(model).gumbel_temperature_multiplier = temperature / self.final
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Adds tau to what has just been logged."""
@@ -156,3 +176,9 @@ class CaptionSamplesCallback(TrainerCallback):
 
 def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
     return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+
+
+def _scheduled(model: torch.nn.Module) -> torch.nn.Module:
+    """The model that reads the multipliers, inside DistributedDataParallel or PEFT."""
+    kinds = (GeoMotionGPTForCausalLM, MotionTokenizer)
+    return next(module for module in model.modules() if isinstance(module, kinds))

@@ -27,10 +27,10 @@ from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.processing_geomotiongpt import TASK_PROMPTS, GeoMotionGPTProcessor
 from ..visualization.plots import plot_training_history
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
-from .callbacks import CaptionSamplesCallback, OrthonormalLossCallback
+from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
 from .recipes import build_section, load_recipe
-from .trainer import MotionTrainer
+from .trainer import MotionTrainer, save_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -108,16 +108,15 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     trainer = _make_trainer(model, processor, args, lora, (train_set, eval_set))
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()
-    trainer.save_state()
     output_dir = Path(args.output_dir)
     if trainer.is_world_process_zero():
-        plot_training_history(trainer.state.log_history, output_dir / "plots" / "history.png")
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if lora is not None:
-            trained.save_pretrained(output_dir / "adapter")
+            save_whole(output_dir / "adapter", trained)
             trained = trained.merge_and_unload()
-        trained.save_pretrained(output_dir)
-        processor.save_pretrained(output_dir)
+        save_whole(output_dir, trained, processor)
+        plot_training_history(trainer.state.log_history, output_dir / "plots" / "history.png")
+    trainer.save_state()
     trainer.accelerator.wait_for_everyone()
     return output_dir
 
@@ -226,6 +225,7 @@ def _make_trainer(
         ),
         processing_class=processor,
         callbacks=[
+            EpochCallback(train_items),
             OrthonormalLossCallback(args.orthonormality_warmup_ratio),
             CaptionSamplesCallback(caption, eval_items.motion_ids, eval_items.captions, args.num_caption_samples),
         ],

@@ -14,9 +14,9 @@ from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.motion_representation import get_motion_representation
 from ..visualization.plots import plot_training_history
 from .arguments import MotionDataArguments, MotionTokenizerTrainingArguments
-from .callbacks import CodeUseCallback, GumbelTemperatureCallback, OrthonormalLossCallback
+from .callbacks import CodeUseCallback, EpochCallback, GumbelTemperatureCallback, OrthonormalLossCallback
 from .recipes import build_section, load_recipe
-from .trainer import MotionTrainer
+from .trainer import MotionTrainer, save_whole
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +50,22 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
     set_seed(args.seed)
     model = MotionTokenizer(config)
     eval_clips = normalised_clips(eval_set, feature_extractor)
+    windows = MotionWindowDataset(
+        train_set,
+        feature_extractor,
+        window_frames=args.window_frames,
+        num_windows=args.windows_per_epoch,
+        seed=args.seed,
+    )
     trainer = MotionTrainer(
         model=model,
         args=args,
-        train_dataset=MotionWindowDataset(
-            train_set,
-            feature_extractor,
-            window_frames=args.window_frames,
-            num_windows=args.windows_per_epoch,
-            seed=args.seed,
-        ),
+        train_dataset=windows,
         eval_dataset=MotionWindowDataset(eval_set, feature_extractor, window_frames=args.window_frames),
         data_collator=default_data_collator,
         processing_class=feature_extractor,
         callbacks=[
+            EpochCallback(windows),
             OrthonormalLossCallback(args.orthonormality_warmup_ratio),
             GumbelTemperatureCallback(
                 args.initial_gumbel_temperature,
@@ -77,11 +79,13 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
     )
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()
-    trainer.save_model()
-    trainer.save_state()
+    output_dir = Path(args.output_dir)
     if trainer.is_world_process_zero():
-        plot_training_history(trainer.state.log_history, Path(args.output_dir) / "plots" / "history.png")
-    return Path(args.output_dir)
+        save_whole(output_dir, trainer.accelerator.unwrap_model(trainer.model), feature_extractor)
+        plot_training_history(trainer.state.log_history, output_dir / "plots" / "history.png")
+    trainer.save_state()
+    trainer.accelerator.wait_for_everyone()
+    return output_dir
 
 
 def make_feature_extractor(data: MotionDataArguments, downsampling_factor: int) -> MotionFeatureExtractor:

@@ -1,10 +1,15 @@
 """`Trainer` with what both stages share: the parts of the loss and the gradient norms in the log."""
 
+import os
+import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
+from transformers.utils import PushToHubMixin
 
 from ..models.geometry import orthonormality_loss
 
@@ -89,6 +94,31 @@ class MotionTrainer(Trainer):
                 group["params"] = [parameter for parameter in group["params"] if parameter is not codebook]
             optimizer.add_param_group({"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0})
         return optimizer
+
+
+def save_whole(folder: Path, *parts: PreTrainedModel | PushToHubMixin) -> None:
+    """Saves models and processors into a folder: it gets all of their files or, if one cannot be written, none.
+
+    Args:
+        folder: to write; other files in it stay.
+        parts: what has `save_pretrained`.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; the message names it.
+    """
+    aside = folder / f".{os.getpid()}.partial"
+    try:
+        for part in parts:
+            part.save_pretrained(aside)
+        for path in sorted(aside.rglob("*")):
+            if path.is_file():
+                target = folder / path.relative_to(aside)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder}: the model cannot be saved: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def motion_codebook(model: nn.Module) -> nn.Parameter:

@@ -1,0 +1,95 @@
+"""Rules of the house that a machine can check."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geomotiongpt import GeoMotionGPTConfig, MotionTokenizerConfig
+from geomotiongpt.models.motion_representation import get_motion_representation
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "geomotiongpt"
+CONFIGS = sorted(path for path in (ROOT / "hub_configs").iterdir() if path.is_dir())
+TRAVELLERS = sorted(path for path in (PACKAGE / "models").glob("*.py") if path.name != "__init__.py")
+LAYERS = ("models", "data", "evaluation", "visualization", "training")
+
+
+def imported_modules(path: Path) -> list[tuple[int, str]]:
+    """Level (dots) and name of everything that a file imports."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+@pytest.mark.parametrize("path", TRAVELLERS, ids=lambda path: path.name)
+def test_the_hub_layer_imports_only_what_a_user_without_the_package_has(path):
+    allowed = {"torch", "numpy", "transformers", *sys.stdlib_module_names}
+    neighbours = {traveller.stem for traveller in TRAVELLERS}
+    for level, name in imported_modules(path):
+        if level:
+            assert level == 1 and name in neighbours, f"{path.name} imports {'.' * level}{name}"
+        else:
+            assert name.split(".")[0] in allowed, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_run_one_way(layer):
+    forbidden = {
+        "models": {"data", "evaluation", "visualization", "training", "cli", "quickstart"},
+        "data": {"evaluation", "visualization", "training", "cli", "quickstart"},
+        "evaluation": {"visualization", "training", "cli", "quickstart"},
+        "visualization": {"training", "cli", "quickstart"},
+        "training": {"cli", "quickstart"},
+    }[layer]
+    for path in (PACKAGE / layer).glob("*.py"):
+        for level, name in imported_modules(path):
+            assert not (level == 2 and name.split(".")[0] in forbidden), f"{path.name} imports ..{name}"
+
+
+def test_no_file_is_too_long_to_read():
+    for folder in (PACKAGE, ROOT / "examples"):
+        for path in folder.rglob("*.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 700, path.name
+
+
+def test_nothing_is_unpickled():
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "allow_pickle=True" not in text and "weights_only=False" not in text, path.name
+        assert text.count("np.load(") == text.count("allow_pickle=False") - text.count("np.save("), path.name
+
+
+@pytest.mark.parametrize("folder", CONFIGS, ids=lambda path: path.name)
+def test_committed_configurations_are_those_of_the_recipes(folder):
+    config = GeoMotionGPTConfig.from_pretrained(folder)
+    recipe = yaml.safe_load((folder / "language_model.yaml").read_text())
+    for name, value in (recipe["model"].get("language_model_config") or {}).items():
+        assert getattr(config, name) == value
+    assert config.orthonormality_weight == float(recipe["model"]["orthonormality_weight"])
+    assert config.freeze_text_embeddings == ("language_model" in recipe["model"])
+    tokenizer_recipe = folder / "motion_tokenizer.yaml"
+    if tokenizer_recipe.is_file():
+        values = yaml.safe_load(tokenizer_recipe.read_text())
+        facts = get_motion_representation(values["data"].get("representation", "humanml3d"))
+        expected = MotionTokenizerConfig(num_features=facts.num_features, **values["model"]).to_dict()
+        assert config.motion_tokenizer_config.to_dict() == expected
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["pad_token_id"] == config.pad_token_id != generation["eos_token_id"]
+
+
+def test_the_tables_of_the_readme_are_those_of_the_committed_results():
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from results_table import with_tables
+    finally:
+        sys.path.remove(str(ROOT / "examples"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == with_tables(readme), "run: python examples/results_table.py --write"
