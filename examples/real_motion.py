@@ -45,8 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = arguments.output
-    with timed(output, "data"):
-        folder = prepare_data(arguments.data, output)
+    folder = prepare_data(arguments.data, output)
     if arguments.stages != "language-model":
         options = [f"data.path={folder}", f"training.output_dir={output / 'motion_tokenizer'}"]
         with timed(output, "motion_tokenizer"):

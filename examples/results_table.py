@@ -67,7 +67,7 @@ def real_motion_table() -> str:
     return "\n".join(
         [
             "**Real motion, templated captions** (2,479 clips of the Bandai-Namco Research set; `test_unseen` holds",
-            f"pairs of action and style that training never sees; {minutes:.0f} minutes on two CPU cores;",
+            f"pairs of action and style that training never sees; {minutes:.0f} minutes of training on two CPU cores;",
             f"`{result['command']}`, [results.json]({REAL})):",
             "",
             *rows,

@@ -134,7 +134,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _caption(arguments: argparse.Namespace) -> int:
-    from transformers import pipeline
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, pipeline
 
     from . import models as models
     from .checkpoints import check_model_folder
@@ -143,7 +143,14 @@ def _caption(arguments: argparse.Namespace) -> int:
     for path in arguments.files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such motion file.")
-    describe = pipeline("motion-to-text", model=arguments.model, trust_remote_code=arguments.trust_remote_code or None)
+    # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
+    options = {"trust_remote_code": arguments.trust_remote_code or None}
+    kind = AutoConfig.from_pretrained(arguments.model, **options).model_type
+    if kind != "geomotiongpt":
+        raise ValueError(f"{arguments.model} holds a {kind!r} model; captions take a 'geomotiongpt'.")
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, **options)
+    processor = AutoProcessor.from_pretrained(arguments.model, **options)
+    describe = pipeline("motion-to-text", model=model, processor=processor)
     results = describe(
         [str(path) for path in arguments.files], batch_size=arguments.batch_size, num_beams=arguments.num_beams
     )

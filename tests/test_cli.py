@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from transformers import pipeline
+from transformers import GenerationConfig, pipeline
 
 from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenizerConfig, make_synthetic_dataset
 from geomotiongpt.cli import _parser, main
@@ -102,7 +102,7 @@ def bad_motion(kind: str, folder: Path) -> Path:
     """A file that cannot be captioned."""
     path = folder / f"{kind}.npy"
     rng = np.random.default_rng(0)
-    frames = {"one_frame": 1, "ten_thousand_frames": 10_000, "too_long_for_an_answer": 920}.get(kind, 40)
+    frames = {"one_frame": 1, "ten_thousand_frames": 10_000, "long": 920}.get(kind, 40)
     clip = rng.normal(size=(frames, 251 if kind == "wrong_width" else 263)).astype(np.float32)
     if kind == "nan":
         clip[7, 3] = np.nan
@@ -135,7 +135,6 @@ def bad_motion(kind: str, folder: Path) -> Path:
         ("wrong_width", "takes features (frames, 263) or joints (frames, 22, 3)"),
         ("one_frame", "has 1 frames; one motion code takes 8"),
         ("ten_thousand_frames", "the language model 128"),
-        ("too_long_for_an_answer", "the language model 128"),
     ],
 )
 def test_unusable_motion_is_named(kind, message, tiny_model_folder, files, tmp_path, fail):
@@ -151,6 +150,14 @@ def model_copy(source: Path, folder: Path) -> Path:
     for path in source.iterdir():
         (folder / path.name).symlink_to(path)
     return folder
+
+
+def test_motion_that_leaves_no_room_for_an_answer_is_refused(tiny_model_folder, tmp_path, fail):
+    """115 codes fit into 128 positions, the 40 tokens of the answer do not."""
+    folder = model_copy(tiny_model_folder, tmp_path / "model")
+    (folder / "generation_config.json").unlink()
+    GenerationConfig(max_new_tokens=40, eos_token_id=0, pad_token_id=0).save_pretrained(folder)
+    assert "128 positions" in fail("caption", folder, bad_motion("long", tmp_path))
 
 
 def test_missing_model_folder_is_named(files, tmp_path, fail):
@@ -199,7 +206,10 @@ def test_recipe_that_cannot_be_read_is_named(tmp_path, fail):
         ("data.path=NOWHERE/motions", "NOWHERE/motions"),
         ("data.representation=kitml", "shape (263,), wanted (251,)"),
         ("data.representation=smpl", "humanml3d"),
-        ("data.train_split=training", "training.txt: no such split list; lists in this folder: train, val, test"),
+        (
+            "data.train_split=training",
+            "training.txt: no such split list; lists in this folder: train, val, test, empty",
+        ),
         ("data.eval_split=empty", "empty.txt: the split is empty"),
         ("data.min_frames=5000", "no usable item in the split"),
         ("training.max_steps=many", "max_steps"),
@@ -209,13 +219,13 @@ def test_recipe_that_cannot_be_read_is_named(tmp_path, fail):
 )
 def test_recipe_with_unusable_data_or_values_is_refused(override, message, motion_folder, tmp_path, fail):
     """And nothing is written."""
-    empty = motion_folder / "empty.txt"
-    empty.touch()
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in motion_folder.iterdir():
+        (data / path.name).symlink_to(path)
+    (data / "empty.txt").touch()
     override, message = (text.replace("NOWHERE", str(tmp_path / "nowhere")) for text in (override, message))
-    try:
-        assert message in fail(*train_first(motion_folder, tmp_path / "run", override))
-    finally:
-        empty.unlink()
+    assert message in fail(*train_first(data, tmp_path / "run", override))
     assert not (tmp_path / "run" / "config.json").exists()
 
 

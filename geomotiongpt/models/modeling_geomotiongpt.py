@@ -23,6 +23,8 @@ from .modeling_motion_tokenizer import MotionTokenizer
 from .pipeline_motion_to_text import MotionToTextPipeline
 from .strict_loading import StrictLoadingMixin
 
+_HUB_OPTIONS = ("repo_id", "token", "private", "commit_message", "revision", "create_pr")
+
 
 @dataclass
 class GeoMotionGPTOutput(CausalLMOutputWithCrossAttentions):
@@ -267,8 +269,18 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
             motion_values: (batch, frames, num_features).
             motion_mask: (batch, frames) bool.
             **kwargs: as in `GenerationMixin.generate`.
+
+        Raises:
+            ValueError: if prompt and `max_new_tokens` are more than the model has positions.
         """
         input_ids = kwargs.pop("input_ids", inputs)
+        defaults = kwargs.get("generation_config") or self.generation_config
+        new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
+        if input_ids is not None and input_ids.shape[1] + (new_tokens or 0) > self.config.n_positions:
+            raise ValueError(
+                f"a prompt of {input_ids.shape[1]} tokens and {new_tokens} new ones do not fit into the "
+                f"{self.config.n_positions} positions of the language model: cut the motion or ask for fewer tokens."
+            )
         if motion_values is not None:
             input_ids = self.encode_motion(input_ids, motion_values, motion_mask)
         return super().generate(input_ids, **kwargs)
@@ -284,11 +296,17 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
             "Extend the base language model before `from_components`."
         )
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
         """Saves the model, and its motion tokenizer alone in `motion_tokenizer/` (from the weights inside).
 
         `config.json` says which class to load for `AutoModel` and where the pipelines are.
+
+        Args:
+            save_directory: folder to write.
+            push_to_hub: whether to upload as well, as `push_to_hub()` does.
+            **kwargs: as in `PreTrainedModel.save_pretrained`; `repo_id` names the repository (default: the folder).
         """
+        hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if push_to_hub and name in kwargs}
         module, name = type(self).__module__.rsplit(".", 1)[-1], type(self).__name__
         self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), "AutoModel": f"{module}.{name}"}
         pipeline_module = MotionToTextPipeline.__module__.rsplit(".", 1)[-1]
@@ -299,7 +317,12 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
                 "type": "multimodal",
             }
         }
-        super().save_pretrained(save_directory, **kwargs)
-        del self.config.custom_pipelines
-        if kwargs.get("is_main_process", True):
-            self.motion_tokenizer.save_pretrained(Path(save_directory) / "motion_tokenizer")
+        try:
+            if kwargs.get("is_main_process", True):
+                self.motion_tokenizer.save_pretrained(Path(save_directory) / "motion_tokenizer")
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            del self.config.custom_pipelines
+        if push_to_hub:
+            # The base class would upload what it has written itself, without the folder of the motion tokenizer.
+            self.push_to_hub(hub_options.pop("repo_id", Path(save_directory).name), **hub_options)

@@ -119,7 +119,11 @@ class GeoMotionGPTProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """As in `ProcessorMixin`; the feature extractor also goes beside the motion tokenizer."""
-        saved = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        if push_to_hub:
+            raise ValueError(
+                "save the processor, then call its `push_to_hub(repo_id)`: that uploads all of its files."
+            )
+        saved = super().save_pretrained(save_directory, **kwargs)
         self.feature_extractor.save_pretrained(Path(save_directory) / "motion_tokenizer")
         return saved
 

@@ -4,14 +4,17 @@ import os
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
-from transformers.utils import PushToHubMixin
+from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtractor, Trainer
 
 from ..models.geometry import orthonormality_loss
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 LOSS_PARTS = (
     "reconstruction_loss",
@@ -96,7 +99,9 @@ class MotionTrainer(Trainer):
         return optimizer
 
 
-def save_whole(folder: Path, *parts: PreTrainedModel | PushToHubMixin) -> None:
+def save_whole(
+    folder: Path, *parts: "PreTrainedModel | PeftModel | ProcessorMixin | SequenceFeatureExtractor"
+) -> None:
     """Saves models and processors into a folder: it gets all of their files or, if one cannot be written, none.
 
     Args:

@@ -101,20 +101,20 @@ def test_training_draws_codes_and_captions_evaluation_takes_the_first():
         assert item == training[0] and item["name"] == "x"
         seen.add((item["motion_codes"][0], item["text"]))
     assert seen == {(code, caption) for code in (1, 2, 3) for caption in "ab"}
-    assert training[1] == {"motion_codes": [4], "text": "c", "name": "y"}
+    assert training[1] == {"motion_codes": [4], "text": "c", "name": "y", "draw": (0, 59, 1)}
     evaluation = MotionCaptionDataset(codes, captions, ["x", "y"], seed=None)
     evaluation.set_epoch(5)
     assert [evaluation[index] for index in range(len(evaluation))] == [
-        {"motion_codes": [1], "text": "a", "name": "x"},
-        {"motion_codes": [4], "text": "c", "name": "y"},
+        {"motion_codes": [1], "text": "a", "name": "x", "draw": None},
+        {"motion_codes": [4], "text": "c", "name": "y", "draw": None},
     ]
 
 
 def test_collator_pads_on_the_right_and_labels_the_answer_alone(tiny_processor):
     tokenizer = tiny_processor.tokenizer
     items = [
-        {"motion_codes": [3, 1], "text": "a person jumps in place", "name": "x"},
-        {"motion_codes": [0, 0, 5, 31], "text": "a man", "name": "y"},
+        {"motion_codes": [3, 1], "text": "a person jumps in place", "name": "x", "draw": None},
+        {"motion_codes": [0, 0, 5, 31], "text": "a man", "name": "y", "draw": None},
     ]
     batch = CaptioningCollator(tiny_processor)(items)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
@@ -131,8 +131,37 @@ def test_collator_pads_on_the_right_and_labels_the_answer_alone(tiny_processor):
     assert max(int(mask.sum()) for mask in batch["attention_mask"]) == batch["input_ids"].shape[1]
 
 
+def test_dropout_hides_codes_and_answer_tokens_of_the_input_alone(tiny_processor):
+    """The shares asked for, drawn from the item's seed, epoch and index; labels and the prompt stay."""
+    items = [
+        {"motion_codes": [3] * 60, "text": "a person walks forward " * 4, "name": str(row), "draw": (0, 0, row)}
+        for row in range(20)
+    ]
+    plain = CaptioningCollator(tiny_processor)(items)
+    collator = CaptioningCollator(tiny_processor, code_dropout=0.3, answer_dropout=0.5)
+    dropped = collator(items)
+    ids = tiny_processor.tokenizer.convert_tokens_to_ids
+    is_code, is_answer = plain["input_ids"] == ids("<motion_3>"), plain["labels"] != -100
+    hidden = dropped["input_ids"] == ids("<motion_placeholder>")
+    blank = (dropped["input_ids"] == tiny_processor.tokenizer.pad_token_id) & is_answer
+    assert torch.equal(dropped["labels"], plain["labels"])
+    assert torch.equal(dropped["attention_mask"], plain["attention_mask"])
+    assert torch.equal(dropped["input_ids"] != plain["input_ids"], hidden | blank)
+    assert not (hidden & ~is_code).any()
+    assert hidden.sum() / is_code.sum() == pytest.approx(0.3, abs=0.05)
+    assert blank.sum() / is_answer.sum() == pytest.approx(0.5, abs=0.07)
+    # An item's draw does not depend on the batch it is in, and changes with the epoch.
+    alone = collator(items[3:4])["input_ids"][0]
+    assert torch.equal(alone, dropped["input_ids"][3])
+    assert not torch.equal(collator([items[3] | {"draw": (0, 1, 3)}])["input_ids"][0], alone)
+    evaluated = collator([item | {"draw": None} for item in items])
+    assert torch.equal(evaluated["input_ids"], plain["input_ids"])
+
+
 def test_collator_names_the_motion_that_is_too_long(tiny_processor):
-    items = [{"motion_codes": [1] * length, "text": "a man", "name": f"clip {length}"} for length in (2, 300)]
+    items = [
+        {"motion_codes": [1] * length, "text": "a man", "name": f"clip {length}", "draw": None} for length in (2, 300)
+    ]
     with pytest.raises(ValueError, match="clip 300 takes .* tokens, the language model 128"):
         CaptioningCollator(tiny_processor)(items)
 

@@ -24,13 +24,13 @@ LANGUAGE_MODEL = f"{{n_layer: 1, n_embd: 32, n_head: 2, n_positions: 256, {WITHO
 
 
 def motion_tokenizer_trajectory(data: Path, folder: Path) -> dict[str, list[float]]:
-    """Losses and gradient norms of the first stage.
+    """Losses and gradient norms of the first stage, with more codes than dimensions, so that lambda matters.
 
     Args:
         data: folder of embedded motions.
         folder: to train in.
     """
-    overrides = ["model.gumbel_noise=0.0", f"data.path={data}", f"training.output_dir={folder}"]
+    overrides = ["model.gumbel_noise=0.0", "model.num_codes=24", f"data.path={data}", f"training.output_dir={folder}"]
     return _read(train_motion_tokenizer(HERE / "motion_tokenizer.yaml", [*overrides, f"training.max_steps={STEPS}"]))
 
 

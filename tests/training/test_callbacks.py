@@ -1,5 +1,6 @@
 """Schedules, and what the callbacks measure and write."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -9,7 +10,10 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 from geomotiongpt import GumbelTemperatureCallback, MotionTokenizer, MotionTokenizerConfig, OrthonormalLossCallback
-from geomotiongpt.training.callbacks import CaptionSamplesCallback, CodeUseCallback
+from geomotiongpt.data.training_sets import MotionCaptionDataset
+from geomotiongpt.training.arguments import LoraArguments
+from geomotiongpt.training.callbacks import CaptionSamplesCallback, CodeUseCallback, EpochCallback
+from geomotiongpt.training.language_model import add_lora
 
 CONTROL = TrainerControl()
 
@@ -72,6 +76,20 @@ def test_schedules_follow_the_global_step_alone(model, wrapped):
         assert temperature == pytest.approx({700: 0.4 * 0.025**0.5, 100: 0.4}[step])
         assert model.orthonormality_weight_multiplier == {700: 1, 100: 0.5}[step]
     assert model.config.gumbel_temperature == 0.01
+
+
+def test_lambda_reaches_the_model_inside_peft(tiny_model):
+    adapted = add_lora(copy.deepcopy(tiny_model), LoraArguments(r=2))
+    OrthonormalLossCallback(0.2).on_step_begin(None, state_at(50), CONTROL, model=adapted)
+    assert adapted.get_base_model().orthonormality_weight_multiplier == 0.25
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 0), (1.0, 1), (1.75, 1), (7.0, 7)])
+def test_training_set_is_told_the_epoch(epoch, expected):
+    """Also of a resumed run, which begins in the middle of one."""
+    dataset = MotionCaptionDataset([[[1]]], [["a"]], ["x"], seed=0)
+    EpochCallback(dataset).on_epoch_begin(None, TrainerState(epoch=epoch), CONTROL)
+    assert dataset.epoch == expected
 
 
 def test_lambda_multiplier_scales_the_term_in_the_loss(model):

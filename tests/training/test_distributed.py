@@ -83,8 +83,8 @@ def test_examples_train_both_stages_in_two_processes(motions, tokenizer_recipe, 
     )
     assert AutoModel.from_pretrained(second).config.num_motion_codes == 16
     state = json.loads((second / "trainer_state.json").read_text())
-    # 48 training motions, eight a process: three steps are a whole epoch only if there are two processes.
-    assert (state["global_step"], state["epoch"]) == (3, 1.0)
+    # 48 training motions, sixteen a process: three steps are one and a half epochs only if there are two processes.
+    assert (state["global_step"], state["epoch"]) == (3, 1.5)
     assert len((second / "caption_samples.jsonl").read_text().splitlines()) == 2
 
 

@@ -13,10 +13,10 @@ from geomotiongpt.training.arguments import LanguageModelTrainingArguments, Moti
 from geomotiongpt.training.trainer import MotionTrainer, motion_codebook
 
 CAPTIONED_CODES = [
-    {"motion_codes": [1, 2, 3, 4, 5], "text": "a person walks forward", "name": "a"},
-    {"motion_codes": [7, 7], "text": "someone jumps up and down and then sits down slowly", "name": "b"},
-    {"motion_codes": [0, 9, 11], "text": "a man", "name": "c"},
-    {"motion_codes": [30, 31, 2, 8], "text": "a person waves with the left hand", "name": "d"},
+    {"motion_codes": [1, 2, 3, 4, 5], "text": "a person walks forward", "name": "a", "draw": None},
+    {"motion_codes": [7, 7], "text": "someone jumps up and down and then sits down slowly", "name": "b", "draw": None},
+    {"motion_codes": [0, 9, 11], "text": "a man", "name": "c", "draw": None},
+    {"motion_codes": [30, 31, 2, 8], "text": "a person waves with the left hand", "name": "d", "draw": None},
 ]
 SETTINGS = {"save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, "lr_scheduler_type": "constant"}
 
