@@ -21,7 +21,9 @@ from geomotiongpt import (
     train_motion_tokenizer,
 )
 from geomotiongpt.evaluation.reconstruction import encode_clips
+from geomotiongpt.training import language_model, motion_tokenizer
 from geomotiongpt.training.language_model import caption_codes
+from geomotiongpt.visualization.plots import plot_training_history
 
 CHECKPOINTS = ("training.save_strategy=steps", "training.save_steps=4")
 
@@ -37,6 +39,15 @@ def history(folder: Path) -> list[dict]:
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     assert one.keys() == other.keys()
     return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_history_plot():
+    """Drawing takes longer than training here; `test_history_is_drawn` draws it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for stage in (motion_tokenizer, language_model):
+            patch.setattr(stage, "plot_training_history", lambda history, path: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +109,7 @@ def test_first_stage_gives_a_tokenizer_that_opens(tokenizer_run, motions):
     assert torch.isfinite(model.eval()(**inputs).loss)
 
 
-def test_first_stage_logs_every_step_and_draws_what_it_saw(tokenizer_run):
+def test_first_stage_logs_every_step_and_draws_its_codes(tokenizer_run):
     steps = [row for row in history(tokenizer_run) if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, 9))
     wanted = {"grad_norm", "reconstruction_loss", "orthonormality_loss", "utilisation_loss", "perplexity"}
@@ -109,8 +120,14 @@ def test_first_stage_logs_every_step_and_draws_what_it_saw(tokenizer_run):
     temperatures = [row["gumbel_temperature"] for row in steps]
     assert temperatures == pytest.approx([1, 1, 0.5**0.25, 0.5**0.5, 0.5**0.75, 0.5, 0.5, 0.5])
     assert any("eval_joint_error_mm" in row and "eval_codes_used" in row for row in history(tokenizer_run))
-    plots = {path.name for path in (tokenizer_run / "plots").iterdir()}
-    assert plots == {"history.png", "gram_matrix.png", "code_usage.png"}
+    assert {path.name for path in (tokenizer_run / "plots").iterdir()} == {"gram_matrix.png", "code_usage.png"}
+
+
+def test_history_is_drawn(train_tokenizer, train_model, monkeypatch):
+    for stage, train in ((motion_tokenizer, train_tokenizer), (language_model, train_model)):
+        monkeypatch.setattr(stage, "plot_training_history", plot_training_history)
+        plot = train("training.max_steps=1") / "plots" / "history.png"
+        assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_second_stage_gives_a_model_that_opens_everywhere(model_run, tokenizer_run, motions):
@@ -138,7 +155,6 @@ def test_second_stage_trains_and_keeps_samples(model_run, motions, tokenizer_run
     val_ids = load_motion_dataset(motions, "val", mirrored=False)["motion_id"]
     assert [row["motion_id"] for row in samples] == [val_ids[0], val_ids[-1]]
     assert {row["step"] for row in samples} == {8} and all(row["references"] for row in samples)
-    assert (model_run / "plots" / "history.png").is_file()
 
 
 def test_resumed_tokenizer_is_the_same_to_the_bit(train_tokenizer, tokenizer_run):
