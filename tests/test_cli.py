@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,14 @@ def test_many_files_of_features_and_joints_print_a_line_each(tiny_model_folder, 
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["file"] for row in rows] == files and all(set(row) == {"file", "caption"} for row in rows)
     assert plain == "".join(f"{row['file']}: {row['caption']}\n" for row in rows)
+
+
+def test_the_caption_example_prints_what_the_command_prints(tiny_model_folder, files, capsys, monkeypatch):
+    main(["caption", str(tiny_model_folder), *files[:2]])
+    expected = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["caption.py", str(tiny_model_folder), *files[:2]])
+    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "caption.py"), run_name="__main__")
+    assert capsys.readouterr().out == expected
 
 
 def bad_motion(kind: str, folder: Path) -> Path:
