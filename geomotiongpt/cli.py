@@ -145,7 +145,10 @@ def _caption(arguments: argparse.Namespace) -> int:
             raise FileNotFoundError(f"{path}: no such motion file.")
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
     options = {"trust_remote_code": arguments.trust_remote_code or None}
-    kind = AutoConfig.from_pretrained(arguments.model, **options).model_type
+    try:
+        kind = AutoConfig.from_pretrained(arguments.model, **options).model_type
+    except OSError as error:
+        raise OSError(f"{arguments.model}: no such folder, and not to be had from the Hub: {error}") from error
     if kind != "geomotiongpt":
         raise ValueError(f"{arguments.model} holds a {kind!r} model; captions take a 'geomotiongpt'.")
     model = AutoModelForCausalLM.from_pretrained(arguments.model, **options)
