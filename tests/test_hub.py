@@ -24,6 +24,8 @@ from geomotiongpt.cli import main
 folder = "FOLDER"
 GeoMotionGPTForCausalLM.from_pretrained(folder).push_to_hub("tester/by-method")
 GeoMotionGPTProcessor.from_pretrained(folder).push_to_hub("tester/by-method")
+model = GeoMotionGPTForCausalLM.from_pretrained(folder)
+model.save_pretrained("SAVED", push_to_hub=True, repo_id="tester/on-saving")
 upload_file(path_or_fileobj=folder + "/README.md", path_in_repo="README.md", repo_id="tester/by-method")
 assert main(["push", folder, "tester/by-command", "--private"]) == 0
 
@@ -134,9 +136,13 @@ def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_process
     expect(tmp_path, tiny_model, tiny_processor, clips)
     with HubStandIn() as hub:
         messages = run_python(
-            PUSH.replace("FOLDER", str(folder)), env=hub.environment(tmp_path / "pusher"), timeout=600
+            PUSH.replace("FOLDER", str(folder)).replace("SAVED", str(tmp_path / "saved")),
+            env=hub.environment(tmp_path / "pusher"),
+            timeout=600,
         )
         pushed, by_command = hub.files("tester/by-method"), hub.files("tester/by-command")
+        weights = hub.files("tester/on-saving")["motion_tokenizer/model.safetensors"]
+        assert weights == pushed["motion_tokenizer/model.safetensors"], "pushing on save leaves nothing out"
         assert hub.repositories["model", "tester/by-command"].private
         assert ("model", "tester/refused") not in hub.repositories
         user = hub.environment(tmp_path / "puller", token=None)
