@@ -65,7 +65,7 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
     metrics = result["metrics"]
     _say(
         f"\nDone in {minutes} min {seconds} s. Of {metrics['action']['n']} unseen motions, "
-        f"{metrics['action']['mean']:.1%} have the right actions and {metrics['side']['mean']:.1%} the right side.\n"
+        f"{_percent(metrics['action'])} have the right actions and {_percent(metrics['side'])} the right side.\n"
         f"  the model      {model_dir}   (AutoModel.from_pretrained opens it)\n"
         f"  the report     {output / 'report'}\n"
         f"  caption more   geomotiongpt caption {model_dir} {data}/new_joint_vecs/000001.npy\n"
@@ -127,6 +127,10 @@ def _table(motion_ids: list[str], captions: list[str], references: list[list[str
     for motion_id, caption, group in zip(motion_ids, captions, references, strict=True):
         lines.append(f"| {motion_id} | {caption} | {group[0]} |")
     return "\n".join(lines) + "\n"
+
+
+def _percent(score: dict) -> str:
+    return "none" if score["mean"] is None else f"{score['mean']:.1%}"
 
 
 def _say(text: str) -> None:

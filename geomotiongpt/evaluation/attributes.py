@@ -50,7 +50,7 @@ class AttributeWords:
 
 def attribute_accuracy(
     captions: Sequence[str], references: Sequence[Sequence[str]], words: AttributeWords
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Share of captions that name an attribute as the references do.
 
     Args:
@@ -59,8 +59,8 @@ def attribute_accuracy(
         words: how captions name attributes.
 
     Returns:
-        for each attribute `mean` (share right among the motions whose references name it) and `n` (how many those
-        are).
+        for each attribute `mean` (share right among the motions whose references name it, None if there are none)
+        and `n` (how many those are).
     """
     result = {}
     read_captions = [words.read(caption) for caption in captions]
@@ -71,11 +71,13 @@ def attribute_accuracy(
             named = [reference[name] for reference in group if reference[name] is not None]
             if named:
                 right.append(caption[name] == max(named, key=named.count))
-        result[name] = {"mean": sum(right) / max(1, len(right)), "n": len(right)}
+        result[name] = _share(right)
     return result
 
 
-def synthetic_accuracy(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
+def synthetic_accuracy(
+    captions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float | None]]:
     """Accuracy on the embedded data, by its oracle.
 
     Args:
@@ -93,6 +95,10 @@ def synthetic_accuracy(captions: Sequence[str], references: Sequence[Sequence[st
         if any(part.side for part in shown):
             sides.append([part.side for part in said] == [part.side for part in shown])
     return {
-        "action": {"mean": sum(actions) / max(1, len(actions)), "n": len(actions)},
-        "side": {"mean": sum(sides) / max(1, len(sides)), "n": len(sides)},
+        "action": _share(actions),
+        "side": _share(sides),
     }
+
+
+def _share(right: Sequence[bool]) -> dict[str, float | None]:
+    return {"mean": sum(right) / len(right) if right else None, "n": len(right)}

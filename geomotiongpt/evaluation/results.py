@@ -48,12 +48,15 @@ def save_json(value: Any, path: str | Path) -> Path:
     Args:
         value: anything JSON can hold.
         path: of the file; its folder is made.
+
+    Raises:
+        ValueError: for NaN or infinity, which JSON does not have.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

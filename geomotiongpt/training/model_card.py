@@ -40,7 +40,8 @@ def write_model_card(
         path of the card.
     """
     folder = Path(folder)
-    metrics = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
+    values = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
+    metrics = {key: value for key, value in values.items() if value is not None}
     task, task_name = _CAPTION_TASK
     card_data = ModelCardData(
         license="apache-2.0",
