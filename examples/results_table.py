@@ -78,7 +78,8 @@ def real_motion_table() -> str:
             f"{metrics['train_perplexity']:.0f}; after the second stage the largest cosine between two codes is "
             f"{metrics['language_model_max_abs_cosine']:.3f} and ||G - I||² exceeds its floor by "
             f"{metrics['language_model_gram_error_excess']:.3f}. With 512 codes of 512 dimensions "
-            f"([results]({REAL_512})): {wider['train_codes_used']} in use, perplexity {wider['train_perplexity']:.0f}, joint error "
+            f"([results]({REAL_512})): {wider['train_codes_used']} in use, "
+            f"perplexity {wider['train_perplexity']:.0f}, joint error "
             f"{wider['test_joint_error_mm']:.1f} and {wider['test_unseen_joint_error_mm']:.1f} mm.",
         ]
     )
