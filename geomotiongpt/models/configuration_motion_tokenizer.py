@@ -16,7 +16,7 @@ class MotionTokenizerConfig(PreTrainedConfig):
         dilation_growth_rate: ratio of the dilations of successive residual units (largest first: 9, 3, 1).
         gumbel_temperature: tau of the Gumbel-Softmax at the end of training; schedules multiply it.
         gumbel_noise: scale of the Gumbel noise by which training samples codes (1: samples of softmax(logits), as in
-            the paper; 0: the plain straight-through argmax, which learns much faster from small data).
+            the paper; 0: the plain straight-through argmax).
         orthonormality_weight: lambda_ortho, weight of ||G - I||_F^2 (the sum over all entries).
         utilisation_weight: lambda_util, weight of -H(q) in nats.
         utilisation_estimate: what the code usage q is the mean of: "softmax", softmax(logits) at temperature 1, or
