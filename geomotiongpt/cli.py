@@ -176,6 +176,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _push(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     from .checkpoints import check_model_folder
 
@@ -183,9 +184,17 @@ def _push(arguments: argparse.Namespace) -> int:
     if not arguments.folder.is_dir():
         raise FileNotFoundError(f"{arguments.folder}: no such folder; push what save_pretrained or a training wrote.")
     api = HfApi()
-    repo_id = api.create_repo(arguments.repo_id, private=arguments.private, exist_ok=True).repo_id
     ignored = ["checkpoint-*", "adapter/*", "*.bin", "*.pt"]
-    print(api.upload_folder(repo_id=repo_id, folder_path=arguments.folder, ignore_patterns=ignored))
+    try:
+        repo_id = api.create_repo(arguments.repo_id, private=arguments.private, exist_ok=True).repo_id
+        print(api.upload_folder(repo_id=repo_id, folder_path=arguments.folder, ignore_patterns=ignored))
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        raise PermissionError(
+            f"the Hub does not let you write to {arguments.repo_id}: log in with `hf auth login`, or set HF_TOKEN, "
+            f"with a token that may write there. {error}"
+        ) from error
     return 0
 
 

@@ -14,9 +14,6 @@ from geomotiongpt.training.model_card import write_model_card
 GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
 
 PUSH = """
-import contextlib
-import io
-import os
 from huggingface_hub import upload_file
 from geomotiongpt import GeoMotionGPTForCausalLM, GeoMotionGPTProcessor
 from geomotiongpt.cli import main
@@ -28,12 +25,18 @@ model = GeoMotionGPTForCausalLM.from_pretrained(folder)
 model.save_pretrained("SAVED", push_to_hub=True, repo_id="tester/on-saving")
 upload_file(path_or_fileobj=folder + "/README.md", path_in_repo="README.md", repo_id="tester/by-method")
 assert main(["push", folder, "tester/by-command", "--private"]) == 0
+"""
 
-os.environ["HF_TOKEN"] = "hf_wrong"
-messages = io.StringIO()
-with contextlib.redirect_stderr(messages):
-    assert main(["push", folder, "tester/refused"]) == 2
-print(messages.getvalue(), end="")
+REFUSED = """
+import contextlib
+import os
+import sys
+from geomotiongpt.cli import main
+
+for repo_id, token in {"tester/missing": "", "tester/wrong": "hf_wrong", "other/name": "hf_tester"}.items():
+    os.environ["HF_TOKEN"] = token
+    with contextlib.redirect_stderr(sys.stdout):
+        assert main(["push", "FOLDER", repo_id]) == 2
 """
 
 PULL = """
@@ -135,7 +138,7 @@ def expect(folder, model, processor, clips) -> None:
 def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_processor, clips, tmp_path):
     expect(tmp_path, tiny_model, tiny_processor, clips)
     with HubStandIn() as hub:
-        messages = run_python(
+        run_python(
             PUSH.replace("FOLDER", str(folder)).replace("SAVED", str(tmp_path / "saved")),
             env=hub.environment(tmp_path / "pusher"),
             timeout=600,
@@ -144,11 +147,8 @@ def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_process
         weights = hub.files("tester/on-saving")["motion_tokenizer/model.safetensors"]
         assert weights == pushed["motion_tokenizer/model.safetensors"], "pushing on save leaves nothing out"
         assert hub.repositories["model", "tester/by-command"].private
-        assert ("model", "tester/refused") not in hub.repositories
         user = hub.environment(tmp_path / "puller", token=None)
         run_python(PULL.replace("FOLDER", str(tmp_path)), env=user, timeout=600)
-    (refusal,) = [line for line in messages.splitlines() if "error" in line.lower()]
-    assert refusal.startswith("geomotiongpt push: error:") and "401" in refusal and "Invalid credentials" in refusal
 
     alone = {f"motion_tokenizer/{name}" for name in ("config.json", "model.safetensors", "preprocessor_config.json")}
     assert pushed.keys() >= MODEL | CODE | alone | {"README.md"}
@@ -163,3 +163,16 @@ def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_process
             "action": 0.75,
             "gram_error": 0.5,
         }
+
+
+def test_a_refused_push_says_how_to_log_in(tiny_model_folder, tmp_path):
+    """In one line: without a token, with a wrong one, and with one of another user."""
+    with HubStandIn() as hub:
+        output = run_python(REFUSED.replace("FOLDER", str(tiny_model_folder)), env=hub.environment(tmp_path))
+        assert not hub.repositories
+    lines = [line for line in output.splitlines() if line.startswith("geomotiongpt push: error: ")]
+    assert all("`hf auth login`" in line and "HF_TOKEN" in line for line in lines)
+    missing, wrong, foreign = lines
+    assert "tester/missing" in missing and "401" in missing and "Invalid username" in missing
+    assert "tester/wrong" in wrong and "401" in wrong and "Invalid credentials" in wrong
+    assert "other/name" in foreign and "403" in foreign and "rights" in foreign

@@ -47,7 +47,7 @@ assert [item["motion"].shape for item in streamed] == [(20, 263), (21, 263)]
 COMMITS = """
 import json
 from pathlib import Path
-from huggingface_hub import HfApi, HfFileSystem, ModelCard, hf_hub_download, snapshot_download, upload_folder
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_download, snapshot_download, upload_folder
 
 api = HfApi()
 repo = api.create_repo("notes", private=True).repo_id
@@ -61,7 +61,8 @@ folder = Path("folder")
 (folder / "deep" / "weights.bin").write_bytes(bytes(range(256)) * 9)
 (folder / "b.txt").write_text("two")
 upload_folder(repo_id=repo, folder_path=folder, path_in_repo="a", delete_patterns="*.txt")
-ModelCard("---\\npipeline_tag: text-generation\\n---\\n# Notes").push_to_hub(repo)
+card = b"---\\npipeline_tag: text-generation\\n---\\n# Notes"
+api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
 snapshot = Path(snapshot_download(repo))
 assert (snapshot / "a/deep/weights.bin").read_bytes() == bytes(range(256)) * 9
 assert {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()} == {

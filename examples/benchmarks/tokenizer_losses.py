@@ -94,6 +94,7 @@ def run(name: str, learning_rate: float, seed: int, steps: int, arguments: argpa
         gumbel_temperature=final,
         utilisation_estimate="assignment",
         position_weight=4.0,
+        root_weight=10.0,
         **weights,
     )
     extractor = make_feature_extractor(MotionDataArguments(path=str(arguments.data)), config.downsampling_factor)

@@ -48,7 +48,7 @@ REPORT_NAME = "report.json"
 # Part of every manifest line: raise it when the files come out differently, and old folders are built anew.
 _FORMAT_VERSION = 1
 # Frames (padding included) that go through joints_to_features at once.
-_FRAMES_PER_CHUNK = 2048
+_FRAMES_PER_CHUNK = 4096
 _SMALLEST_STD = 1e-6
 _NOTES_SHOWN = 20
 
@@ -246,10 +246,8 @@ def write_motion_clips(
         (output / name).mkdir(parents=True, exist_ok=True)
     lengths = [len(clip.joints) for clip in clips]
     # Repeating the last frame changes no row of the clip itself: the heading is smoothed as if it went on so.
-    padded = [
-        np.pad(c.joints, ((0, max(lengths) - n), (0, 0), (0, 0)), mode="edge")
-        for c, n in zip(clips, lengths, strict=True)
-    ]
+    frames = np.arange(max(lengths))
+    padded = [c.joints[np.minimum(frames, n - 1)] for c, n in zip(clips, lengths, strict=True)]
     joints = torch.from_numpy(np.stack(padded))
     joints = torch.stack([joints, mirror_joints(joints, representation)]) if mirror else joints[None]
     features = joints_to_features(joints, representation, retarget=retarget, target_skeleton=target_skeleton)
@@ -311,12 +309,12 @@ def write_motion_statistics(
     layout = get_motion_representation(representation)
     count, total, squares, shift = 0, 0.0, 0.0, None
     for motion_id in motion_ids:
-        rows = np.load(folder / f"{motion_id}.npy", allow_pickle=False).astype(np.float64)
-        if not np.isfinite(rows).all():
+        features = np.load(folder / f"{motion_id}.npy", allow_pickle=False)
+        if not np.isfinite(features).all():
             logger.warning("%s: NaN, not counted in the statistics", folder / f"{motion_id}.npy")
             continue
-        shift = rows[0].copy() if shift is None else shift  # keeps the difference of squares exact
-        rows -= shift
+        shift = features[0].astype(np.float64) if shift is None else shift  # keeps the difference of squares exact
+        rows = features - shift
         count, total, squares = count + len(rows), total + rows.sum(0), squares + np.einsum("tf,tf->f", rows, rows)
     if shift is None:
         raise ValueError(f"{folder}: none of the {len(motion_ids)} clips named can be counted in Mean.npy and Std.npy")

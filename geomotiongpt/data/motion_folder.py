@@ -2,6 +2,7 @@
 
 import io
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +72,17 @@ def read_array(path: Path) -> np.ndarray:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a `.npy` file, whole or not at all."""
+    save_bytes(path, _npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array).data)
+
+
+@lru_cache
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    save_bytes(path, buffer.getbuffer())
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
-def save_bytes(path: Path, content: bytes | memoryview) -> None:
+def save_bytes(path: Path, *contents: bytes | memoryview) -> None:
     """Write a file, whole or not at all.
 
     Raises:
@@ -85,7 +91,7 @@ def save_bytes(path: Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.writelines(contents)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

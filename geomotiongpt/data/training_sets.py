@@ -3,12 +3,12 @@
 Every draw depends on the seed, the epoch and the item alone: a resumed run sees what an uninterrupted one would see.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.processing_geomotiongpt import PLACEHOLDER_TOKEN, GeoMotionGPTProcessor
@@ -101,6 +101,34 @@ class MotionCaptionDataset(Dataset):
             choice = int(rng.integers(len(codes))), int(rng.integers(len(captions)))
         item = {"motion_codes": codes[choice[0]], "text": captions[choice[1]], "name": self.motion_ids[index]}
         return {**item, "draw": draw}
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Order of an epoch in which motions of similar length come together and batches come in random order.
+
+    Args:
+        dataset: its motions are drawn; its epoch decides the order.
+        batch_size: motions that should be of similar length.
+        group_size: motions among which they are sought; the smaller, the more varied the batches.
+        seed: of the draws.
+    """
+
+    def __init__(self, dataset: MotionCaptionDataset, batch_size: int, *, group_size: int = 512, seed: int = 0):
+        self.dataset, self.batch_size, self.group_size, self.seed = dataset, batch_size, group_size, seed
+        self._lengths = np.array([len(codes[0]) for codes in dataset.motion_codes])
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.dataset.epoch))
+        order = rng.permutation(len(self))
+        for start in range(0, len(order), self.group_size):
+            group = order[start : start + self.group_size]
+            order[start : start + len(group)] = group[np.argsort(self._lengths[group], kind="stable")]
+        whole = len(order) // self.batch_size * self.batch_size  # the last batch, if smaller, stays the last
+        batches = rng.permutation(order[:whole].reshape(-1, self.batch_size))
+        return iter([*batches.flatten().tolist(), *order[whole:].tolist()])
 
 
 class CaptioningCollator:

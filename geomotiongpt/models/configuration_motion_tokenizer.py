@@ -22,8 +22,9 @@ class MotionTokenizerConfig(PreTrainedConfig):
         utilisation_estimate: what the code usage q is the mean of: "softmax", softmax(logits) at temperature 1, or
             "assignment", the codes that training assigns, straight through. Soft usage can be balanced while few codes
             are ever chosen; assigned usage cannot.
-        position_weight: weight of the joint positions in the reconstruction loss relative to the other features
-            (1: all features alike).
+        position_weight: weight of the joint positions in the reconstruction loss (1: as any other feature).
+        root_weight: weight of the root's yaw, velocity and height, 4 features that alone carry where a body goes and
+            turns (1: as any other feature).
     """
 
     model_type = "motion_tokenizer"
@@ -41,6 +42,7 @@ class MotionTokenizerConfig(PreTrainedConfig):
     utilisation_weight: float = 0.05
     utilisation_estimate: str = "softmax"
     position_weight: float = 1.0
+    root_weight: float = 1.0
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -65,7 +65,7 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
 
         Args:
             motion: features (frames, F), joints (frames + 1, J, 3) in the units of the representation, a batch of
-                either as one array, or a list of either; numpy or torch.
+                either as one array, or a list of either; numpy, torch or nested lists of numbers.
             names: what to call the clips in errors; their position by default.
             return_tensors: "pt" or "np".
 
@@ -88,7 +88,7 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
     def to_features(self, clip: ArrayLike | torch.Tensor, name: str = "motion") -> np.ndarray:
         """Checks one clip and turns joints into features; not normalised, (frames, F) float32."""
         facts = get_motion_representation(self.representation)
-        array = np.asarray(clip.detach().cpu() if isinstance(clip, torch.Tensor) else clip)
+        array = _to_array(clip, name)
         is_joints = array.ndim == 3 and array.shape[1:] == (facts.num_joints, 3)
         is_features = array.ndim == 2 and array.shape[1] == facts.num_features
         if not (is_joints or is_features) or not np.issubdtype(array.dtype, np.number):
@@ -127,9 +127,15 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _split_batch(motion) -> list:
-    """One clip, a batch array or a list of clips -> a list of clips."""
-    if isinstance(motion, (list, tuple)) and len(motion) and np.ndim(motion[0]) >= 2:
-        return list(motion)
-    dims = np.ndim(motion)
-    is_batch = dims == 4 or (dims == 3 and np.shape(motion)[-1] != 3)
+    """One clip or a batch, as an array or a list -> a list of clips."""
+    # A frame is (F,) or (J, 3), a clip has one dimension more.
+    first = _to_array(motion[0], "motion 0").shape if len(motion) else ()
+    is_batch = len(first) == 3 or (len(first) == 2 and first[-1] != 3)
     return list(motion) if is_batch else [motion]
+
+
+def _to_array(values, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    except ValueError as error:
+        raise ValueError(f"{name} has lists of different lengths or types: {error}") from error

@@ -158,10 +158,10 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         Args:
             input_ids: (batch, length) token ids.
             motion_values: (batch, frames, num_features) normalised features.
-            motion_mask: (batch, frames) bool, True = valid; a row without a motion is all False.
+            motion_mask: (batch, frames) bool, True = valid, padding on the right; a row without a motion is all False.
 
         Raises:
-            ValueError: if a row has not as many placeholders as its motion has codes.
+            ValueError: if a row has not as many placeholders as its motion has codes, or is not padded on the right.
         """
         with torch.no_grad():
             codes, code_mask, _ = self.motion_tokenizer.encode(motion_values, motion_mask).to_tuple()

@@ -230,7 +230,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             motion_mask: (batch, frames) bool, True = valid, padding on the right; None when all frames are valid.
 
         Raises:
-            ValueError: for another width, another mask shape, or fewer frames than one code takes.
+            ValueError: for another width, another mask shape, padding that is not on the right, or fewer frames than
+                one code takes.
         """
         self._check_motion(motion_values, motion_mask)
         lengths = None if motion_mask is None else motion_mask.long().sum(-1)
@@ -249,12 +250,13 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
 
         Args:
             motion_codes: (batch, codes) long; entries outside the mask are ignored.
-            motion_code_mask: (batch, codes) bool, True = valid; None: entries that are not -1.
+            motion_code_mask: (batch, codes) bool, True = valid, padding on the right; None: entries that are not -1.
 
         Raises:
-            ValueError: for a valid code outside [0, num_codes).
+            ValueError: for a valid code outside [0, num_codes), or padding that is not on the right.
         """
         code_mask = motion_codes >= 0 if motion_code_mask is None else motion_code_mask.bool()
+        _check_right_padding("motion_codes", code_mask)
         codes = motion_codes.masked_fill(~code_mask, 0)
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.num_codes:
             raise ValueError(
@@ -274,7 +276,7 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
 
         Args:
             motion_values: (batch, frames, num_features) normalised features.
-            motion_mask: (batch, frames) bool, True = valid; None when all are.
+            motion_mask: (batch, frames) bool, True = valid, padding on the right; None when all are.
             return_loss: whether to compute the losses.
         """
         codes, code_mask, logits = self.encode(motion_values, motion_mask).to_tuple()
@@ -341,9 +343,10 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         return (usage * (usage + floor).log()).sum()
 
     def _reconstruction_loss(self, values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Smooth L1, averaged over the features (positions weighted) and over the valid frames of all processes."""
+        """Smooth L1, averaged over features (root and positions weighted) and the valid frames of all processes."""
         errors = functional.smooth_l1_loss(values, target, reduction="none")
         weights = errors.new_ones(self.config.num_features)
+        weights[:4] = self.config.root_weight
         weights[4 : 4 + 3 * (self.config.num_joints - 1)] = self.config.position_weight
         per_frame = errors @ (weights / weights.sum())
         return _mean_over_processes((per_frame * mask).sum(), mask.sum())[0]
@@ -365,6 +368,20 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
                 f"a motion of {motion_values.shape[1]} frames is too short: one code takes "
                 f"{config.downsampling_factor} frames."
             )
+        if motion_mask is not None:
+            _check_right_padding("motion_mask", motion_mask.bool())
+
+
+def _check_right_padding(name: str, mask: Tensor) -> None:
+    """Only the length of a row is used: what stands after a gap would be cut off, not masked."""
+    if torch.compiler.is_compiling():  # a compiled graph cannot raise for a value
+        return
+    has_gap = (mask[:, 1:] & ~mask[:, :-1]).any(-1)
+    if has_gap.any():
+        raise ValueError(
+            f"row {int(has_gap.int().argmax())} of {name} is padded on the left or has a gap; padding must be on the "
+            "right, after all that is valid."
+        )
 
 
 def _mean_over_processes(total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

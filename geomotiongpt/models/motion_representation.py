@@ -28,7 +28,7 @@ the whole body.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -120,6 +120,14 @@ class MotionRepresentation:
         """The joint whose rotation each joint's is relative to: its parent, or the root where a chain starts."""
         starts = {chain[1] for chain in self.kinematic_chains}
         return tuple(0 if joint in starts else parent for joint, parent in enumerate(self.parents))
+
+    @cached_property
+    def _half_turns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each bone its axis, and the diagonals of half turns about it and about that of the bone before."""
+        axes = np.array(self.raw_offsets)[:, :, None, None]
+        diagonals = 2 * axes**2 - 1
+        diagonals[0, 2] = 1  # the root's axis is z
+        return axes[1:], diagonals[1:], diagonals[list(self.rotation_parents[1:])]
 
     @cached_property
     def outward_order(self) -> tuple[int, ...]:
@@ -276,11 +284,9 @@ def joints_to_features(
     if tensor.shape[-3] < 2:
         raise ValueError(f"a feature row needs two frames, got joints of shape {tuple(tensor.shape)}; drop the clip")
 
-    positions = tensor.movedim((-2, -1), (0, 1)).contiguous()  # time last: the fastest to run along
-    if retarget:
-        positions = _set_bone_lengths(positions, _bone_lengths(rep, target_skeleton, tensor), rep)
-    positions = _canonicalize(positions, rep)
-    features = _features(positions, _headings(positions, rep), rep, fix_heading_wrap)
+    lengths = _bone_lengths(rep, target_skeleton, tensor) if retarget else None
+    features = _features(tensor.reshape(-1, *tensor.shape[-3:]), lengths, rep, fix_heading_wrap)
+    features = features.view(*tensor.shape[:-3], *features.shape[1:])
     return features.numpy() if isinstance(joints, np.ndarray) else features
 
 
@@ -317,7 +323,8 @@ def features_to_joints(
         raise ValueError("target_skeleton has no effect with source='positions'; drop it or pass source='rotations'")
     tensor = _as_float_tensor(features, "features", rep, ("T", rep.num_features))
 
-    rows = tensor.movedim(-1, 0).contiguous()
+    used = rep.feature_slices[source].stop
+    rows = tensor[..., :used].movedim(-1, 0).contiguous()
     yaw, root = _recover_root(rows, rep)
     if source == "positions":
         local = rows[rep.feature_slices["positions"]].unflatten(0, (-1, 3))
@@ -418,10 +425,28 @@ def _over_time(constant: Tensor, like: Tensor) -> Tensor:
     return constant.view(*constant.shape, *[1] * (like.dim() - 2))
 
 
+def _take(values: Tensor, indices: tuple[int, ...]) -> Tensor:
+    """`values[list(indices)]`, but faster."""
+    return values.index_select(0, torch.as_tensor(_index_array(indices), device=values.device))
+
+
+@lru_cache
+def _index_array(indices: tuple[int, ...]) -> np.ndarray:
+    return np.array(indices)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    (ax, ay, az), (bx, by, bz) = a.unbind(1), b.unbind(1)
+    return torch.addcmul(torch.addcmul(ax * bx, ay, by), az, bz).unsqueeze(1)
+
+
 def _normalize(vectors: Tensor, length: Tensor | float = 1.0) -> Tensor:
     """Give vectors along dimension 1 a length; zero stays zero, with a finite gradient."""
-    squared = vectors.square().sum(1, keepdim=True)
-    return vectors * (length * torch.where(squared > 0, squared, 1.0).rsqrt())
+    squared = _dot(vectors, vectors)
+    none = squared == 0
+    if none.any():
+        squared = torch.where(none, 1.0, squared)
+    return vectors * (length * squared.rsqrt())
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -431,8 +456,10 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 def _rotate_about_y(yaw: Tensor, vectors: Tensor) -> Tensor:
     cosine, sine = yaw.cos(), yaw.sin()
-    x, y, z = vectors.unbind(1)
-    return torch.stack([cosine * x + sine * z, y, cosine * z - sine * x], dim=1)
+    turned = vectors * torch.stack([cosine, torch.ones_like(cosine), cosine])
+    turned[:, 0].addcmul_(sine, vectors[:, 2])
+    turned[:, 2].addcmul_(sine, vectors[:, 0], value=-1)
+    return turned
 
 
 def _drop_height(vectors: Tensor) -> Tensor:
@@ -441,131 +468,143 @@ def _drop_height(vectors: Tensor) -> Tensor:
 
 def _bones(positions: Tensor, rep: MotionRepresentation) -> Tensor:
     """Vectors from the parent of each of joints 1.. to it."""
-    return positions[1:] - positions[list(rep.parents[1:])]
+    return positions[1:] - _take(positions, rep.parents[1:])
 
 
 # Joints to features
 
 
-def _set_bone_lengths(positions: Tensor, lengths: Tensor, rep: MotionRepresentation) -> Tensor:
-    """Keep the direction of every bone, set its length, and scale the root's path as the legs of frame 0."""
+def _features(clips: Tensor, lengths: Tensor | None, rep: MotionRepresentation, fix_heading_wrap: bool) -> Tensor:
+    """Features (clips, T - 1, num_features) of clips (clips, T, J, 3), retargeted to bone lengths (J - 1) if given."""
+    positions = clips.movedim((2, 3), (0, 1)).contiguous()  # time last: the fastest to run along
     bones = _bones(positions, rep)
-    legs = [joint - 1 for joint in rep.leg_joints]
-    leg_length = torch.linalg.vector_norm(bones[legs, ..., 0], dim=1).sum(0)
+    if lengths is not None:
+        root = positions[0] * _leg_scale(bones, lengths, rep)
+        lengths = lengths.view(-1, 1, 1, 1)
+        bones = _normalize(bones, lengths)
+        positions = _place_joints(root, bones, rep)
+    start, yaw = _headings(positions, rep)
+    yaw_now, yaw_after = yaw[..., :-1], yaw[..., 1:]
+
+    half_turn = (yaw_after - yaw_now) / 2
+    if fix_heading_wrap:
+        root_yaw = half_turn - math.pi * (half_turn / math.pi).round()
+    else:  # arcsin(sin(half_turn)), as published: where the angle jumps by a whole turn, it has the wrong sign
+        root_yaw = torch.maximum(torch.minimum(half_turn, math.pi - half_turn), -math.pi - half_turn)
+
+    frames, steps = positions[..., :-1], positions.diff(dim=-1)
+    x, y, z = frames[0]
+    ground = positions[:, 1].amin((0, -1)).unsqueeze(-1).expand_as(y)
+    root_velocity = _rotate_about_y(start + yaw_after, steps[:1])[0, ::2]
+    local_positions = _rotate_about_y(start + yaw_now, frames[1:] - torch.stack([x, ground, z]))
+    local_velocities = _rotate_about_y(start + yaw_now, steps)
+    bones = _rotate_about_y(start.expand_as(y), bones[..., :-1])
+    feet = _take(steps, (*rep.left_foot, *rep.right_foot))
+    groups = [
+        root_yaw.unsqueeze(0),
+        root_velocity,
+        (y - ground).unsqueeze(0),
+        local_positions.flatten(0, 1),
+        _local_rotations(bones, lengths, yaw_now, rep).flatten(0, 2),
+        local_velocities.flatten(0, 1),
+        (_dot(feet, feet)[:, 0] < rep.contact_threshold).to(steps.dtype),
+    ]
+    return torch.cat([group.movedim(0, -1) for group in groups], dim=-1)
+
+
+def _leg_scale(bones: Tensor, lengths: Tensor, rep: MotionRepresentation) -> Tensor:
+    """How much longer the legs of frame 0 become (..., 1)."""
+    legs = tuple(joint - 1 for joint in rep.leg_joints)
+    leg_length = torch.linalg.vector_norm(_take(bones[..., :1], legs), dim=1).sum(0)
     if (leg_length == 0).any():
         raise ValueError(
             f"cannot scale a clip in which joints {rep.leg_joints} coincide with their parents in frame 0; "
             "drop it or pass retarget=False"
         )
-    scale = lengths[legs].sum() / leg_length
-    bones = _normalize(bones, _over_time(lengths.view(-1, 1), bones))
-    joints = [positions[0] * scale.unsqueeze(-1)] * rep.num_joints
+    return _take(lengths, legs).sum() / leg_length
+
+
+def _place_joints(root: Tensor, bones: Tensor, rep: MotionRepresentation) -> Tensor:
+    """Positions (J, 3, ..., T) from that of the root (3, ..., T) and bones (J - 1, 3, ..., T)."""
+    joints, vectors = [root] * rep.num_joints, bones.unbind()
     for joint in rep.outward_order:
-        joints[joint] = joints[rep.parents[joint]] + bones[joint - 1]
+        joints[joint] = joints[rep.parents[joint]] + vectors[joint - 1]
     return torch.stack(joints)
 
 
-def _canonicalize(positions: Tensor, rep: MotionRepresentation) -> Tensor:
-    """Put the clip's lowest point on the ground, and frame 0 above the origin, facing +Z."""
-    lowest = positions[:, 1].amin((0, -1)).unsqueeze(-1)
-    x, _, z = positions[0, ..., :1]
-    positions = positions - torch.stack([x, lowest, z])
-    right_hip, left_hip, right_shoulder, left_shoulder = positions[list(rep.face_joints), ..., :1]
-    return _rotate_about_y(_yaw(_facing((right_hip - left_hip) + (right_shoulder - left_shoulder))), positions)
+def _headings(positions: Tensor, rep: MotionRepresentation) -> tuple[Tensor, Tensor]:
+    """The turn that makes frame 0 face +Z (..., 1), and the headings after it (..., T).
+
+    Those are as published: hips swapped, smoothed, and none at frame 0.
+    """
+    right_hip, left_hip, right_shoulder, left_shoulder = (positions[joint] for joint in rep.face_joints)
+    hips, shoulders = left_hip - right_hip, left_shoulder - right_shoulder
+    x, _, z = shoulders[..., :1] + hips[..., :1]
+    start = _yaw(x, z)
+    across = _normalize((shoulders - hips).unsqueeze(0))
+    x, z = _smooth(_rotate_about_y(start.expand_as(x), across)[0, ::2])
+    yaw = _yaw(x, z)
+    return start, torch.cat([torch.zeros_like(start), yaw[..., 1:]], dim=-1)
 
 
-def _facing(across: Tensor) -> Tensor:
-    """x and z of the direction at right angles to y and to a direction across the body (3, ...); (2, ...)."""
-    x, _, z = _normalize(across.unsqueeze(0))[0]
-    return torch.stack([z, -x])
-
-
-def _yaw(facing: Tensor) -> Tensor:
-    """The turn about y that takes a facing direction to +Z; none where there is no direction."""
-    x, z = facing
-    return torch.atan2(-x, torch.where((x == 0) & (z == 0), 1.0, z))
-
-
-def _headings(positions: Tensor, rep: MotionRepresentation) -> Tensor:
-    """The heading of every frame, as published: hips swapped, smoothed, and none at frame 0."""
-    right_hip, left_hip, right_shoulder, left_shoulder = positions[list(rep.face_joints)]
-    yaw = _yaw(_smooth(_facing((left_hip - right_hip) + (right_shoulder - left_shoulder))))
-    return torch.cat([torch.zeros_like(yaw[..., :1]), yaw[..., 1:]], dim=-1)
+def _yaw(x: Tensor, z: Tensor) -> Tensor:
+    """The turn about y that takes the direction from right to left to +X; none where there is no direction."""
+    return torch.atan2(z, torch.where((x == 0) & (z == 0), 1.0, x))
 
 
 def _smooth(signal: Tensor) -> Tensor:
     """Gaussian filter along time; the first and last value continue beyond the ends."""
     num_frames, radius = signal.shape[-1], HEADING_SMOOTHING_RADIUS
-    offsets = torch.arange(-radius, radius + 1, dtype=signal.dtype, device=signal.device)
-    kernel = torch.exp(-0.5 * (offsets / HEADING_SMOOTHING_SIGMA).square())
-    ends = [end.expand(*signal.shape[:-1], radius) for end in (signal[..., :1], signal[..., -1:])]
-    padded = torch.cat([ends[0], signal, ends[1]], dim=-1)
-    length = padded.shape[-1]
-    spectrum = torch.fft.rfft(padded) * torch.fft.rfft(kernel / kernel.sum(), n=length)
-    return torch.fft.irfft(spectrum, n=length)[..., 2 * radius : 2 * radius + num_frames]
+    length = math.ceil((num_frames + 2 * radius) / 64) * 64  # transforms of a prime length are slow
+    before = signal[..., :1].expand(*signal.shape[:-1], radius)
+    after = signal[..., -1:].expand(*signal.shape[:-1], length - num_frames - radius)
+    spectrum = torch.fft.rfft(torch.cat([before, signal, after], dim=-1))
+    kernel = torch.as_tensor(_smoothing_spectrum(length), dtype=spectrum.dtype, device=signal.device)
+    return torch.fft.irfft(spectrum * kernel, n=length)[..., 2 * radius : 2 * radius + num_frames]
 
 
-def _features(positions: Tensor, yaw: Tensor, rep: MotionRepresentation, fix_heading_wrap: bool) -> Tensor:
-    """Features of each step (..., T - 1, num_features)."""
-    frames, steps = positions[..., :-1], positions.diff(dim=-1)
-    yaw_now, yaw_after = yaw[..., :-1], yaw[..., 1:]
-
-    # The published value is an arcsine: where the angle jumps by a whole turn, it has the wrong sign
-    half_turn = (yaw_after - yaw_now) / 2
-    root_yaw = half_turn - math.pi * (half_turn / math.pi).round()
-    if not fix_heading_wrap:
-        root_yaw = torch.where(half_turn.abs() > math.pi / 2, -root_yaw, root_yaw)
-
-    root_velocity = _rotate_about_y(yaw_after, steps[:1])[0, ::2]
-    local_positions = _rotate_about_y(yaw_now, frames[1:] - _drop_height(frames[:1]))
-    local_velocities = _rotate_about_y(yaw_now, steps)
-    contacts = steps[[*rep.left_foot, *rep.right_foot]].square().sum(1) < rep.contact_threshold
-    groups = [
-        root_yaw.unsqueeze(0),
-        root_velocity,
-        frames[0, 1:2],
-        local_positions.flatten(0, 1),
-        _local_rotations(frames, yaw_now, rep).flatten(0, 2),
-        local_velocities.flatten(0, 1),
-        contacts.to(positions.dtype),
-    ]
-    return torch.cat([group.movedim(0, -1) for group in groups], dim=-1)
+@lru_cache
+def _smoothing_spectrum(length: int) -> np.ndarray:
+    offsets = np.arange(-HEADING_SMOOTHING_RADIUS, HEADING_SMOOTHING_RADIUS + 1)
+    kernel = np.exp(-0.5 * (offsets / HEADING_SMOOTHING_SIGMA) ** 2)
+    return np.fft.rfft(kernel / kernel.sum(), n=length)
 
 
-def _local_rotations(positions: Tensor, yaw: Tensor, rep: MotionRepresentation) -> Tensor:
+def _local_rotations(bones: Tensor, lengths: Tensor | None, yaw: Tensor, rep: MotionRepresentation) -> Tensor:
     """First two columns of bone rotations from rest, relative to the bone before (J - 1, column, row, ..., T).
 
     The shortest rotation that takes a coordinate axis a to a direction b is G = H D: a half turn about a, D, then one
-    about a + b, H = n n' - 1 with n of length sqrt(2). D is diagonal, and so, with bone p before it,
+    about a + b, H = n n' - 1 with n of length sqrt(2). D is diagonal. So, with m = D n, and bone p before it,
 
-        G_p' G = D_p (n_p n_p' - 1) (n n' - 1) D = D_p (n_p ((n_p . n) n - n_p)' - n n' + 1) D.
+        G_p' G = D_p (n_p n_p' - 1) (n n' - 1) D = m_p ((n_p . n) m - D_p D m_p)' - (D_p n) m' + D_p D.
     """
-    bones = _bones(positions, rep)
-    rest = positions.new_tensor(rep.raw_offsets[1:])
-    axes = _over_time(rest, bones)
-    squared_length = bones.square().sum(1, keepdim=True)
-    squared_length = torch.where(squared_length > 0, squared_length, 1.0)  # a bone without length stays at rest
-    halfway = torch.addcmul(bones, axes, squared_length.sqrt())
-    squared = halfway.square().sum(1, keepdim=True)
+    axes, diagonals, diagonals_before = (
+        torch.as_tensor(array, dtype=bones.dtype, device=bones.device) for array in rep._half_turns
+    )
+    squared_lengths = _dot(bones, bones) if lengths is None else lengths.square()
+    squared_lengths = torch.where(squared_lengths > 0, squared_lengths, 1.0)  # a bone without length stays at rest
+    halfway = bones + axes * squared_lengths.sqrt()
+    squared = _dot(halfway, halfway)
     # Against the axis the shortest rotation is not unique (published: 0 / 0). Closer to it than rounding can tell,
     # take a half turn about the next coordinate axis.
-    opposite = squared < torch.finfo(squared.dtype).eps * squared_length
-    squared = torch.where(opposite, 1.0, squared)
-    halfway = torch.where(opposite, axes.roll(1, dims=1), halfway)
+    opposite = squared < torch.finfo(squared.dtype).eps * squared_lengths
+    if opposite.any():
+        halfway = torch.where(opposite, axes.roll(1, dims=1), halfway)
+        squared = torch.where(opposite, 1.0, squared)
     normals = halfway * (2 / squared).sqrt()
 
+    turned = diagonals * normals
     # The heading, too, is such a product: of half turns about z and about (sin, 0, cos) of half its angle
-    root = math.sqrt(2) * torch.stack([(yaw / 2).sin(), torch.zeros_like(yaw), (yaw / 2).cos()])
-    before = torch.cat([root.unsqueeze(0), normals])[list(rep.rotation_parents[1:])]
-    diagonals = 2 * torch.cat([rest.new_tensor([(0, 0, 1)]), rest]).square() - 1
-    signs = diagonals[1:, :2].unsqueeze(2) * diagonals[list(rep.rotation_parents[1:])].unsqueeze(1)
-    ones = signs * torch.eye(2, 3, dtype=signs.dtype, device=signs.device)
+    root = math.sqrt(2) * torch.stack([-(yaw / 2).sin(), torch.zeros_like(yaw), (yaw / 2).cos()])
+    before = _take(torch.cat([root.unsqueeze(0), turned]), rep.rotation_parents[1:])
+    normals = diagonals_before * normals
+    ones = (diagonals_before * diagonals)[:, :2]
 
-    dot = (before * normals).sum(1, keepdim=True)
-    factors = (dot * normals[:, :2] - before[:, :2]).unsqueeze(2)
-    products = before.unsqueeze(1) * factors
-    products = products.addcmul_(normals.unsqueeze(1), normals[:, :2].unsqueeze(2), value=-1)
-    return torch.addcmul(_over_time(ones, bones), products, _over_time(signs, bones))
+    factors = _dot(before, normals) * turned[:, :2] - ones * before[:, :2]
+    rotations = before.unsqueeze(1) * factors.unsqueeze(2)
+    rotations.addcmul_(normals.unsqueeze(1), turned[:, :2].unsqueeze(2), value=-1)
+    rotations.diagonal(dim1=1, dim2=2).movedim(-1, 1).add_(ones)
+    return rotations
 
 
 # Features to joints

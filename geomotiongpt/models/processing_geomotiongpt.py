@@ -1,6 +1,7 @@
 """Processor of GeoMotionGPT: motions and texts -> the token ids of a task, in training and in generation alike."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -105,13 +106,13 @@ class GeoMotionGPTProcessor(ProcessorMixin):
             raise ValueError("give either `motion` or `motion_codes`.")
         inputs: dict = {}
         if motion_codes is not None:
-            code_ids = [self._code_ids(codes) for codes in motion_codes]
+            code_ids = self._code_ids(motion_codes)
         else:
             inputs.update(self.feature_extractor(motion, names=names, return_tensors="np"))
             lengths = inputs["motion_mask"].sum(-1) // self.feature_extractor.downsampling_factor
             placeholder = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER_TOKEN)
             code_ids = [[placeholder] * int(length) for length in lengths]
-        prompts = [self._prompt_ids(ids, task) for ids in code_ids]
+        prompts = self._prompt_ids(code_ids, task)
         answers = [[] for _ in prompts] if text is None else self._answer_ids(text, len(prompts))
         self._check_lengths(prompts, answers, names)
         inputs.update(self._pad(prompts, answers, with_labels=text is not None))
@@ -127,19 +128,19 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         self.feature_extractor.save_pretrained(Path(save_directory) / "motion_tokenizer")
         return saved
 
-    def _code_ids(self, codes: Iterable[int]) -> list[int]:
+    def _code_ids(self, motion_codes: Iterable[Iterable[int]]) -> list[list[int]]:
         first = self.tokenizer.convert_tokens_to_ids("<motion_0>")
         num_codes = len(self.tokenizer) - first
-        valid = [int(code) for code in codes if code != -1]
-        for code in valid:
+        rows = [[int(code) for code in codes if code != -1] for codes in motion_codes]
+        for code in chain.from_iterable(rows):
             if not 0 <= code < num_codes:
                 raise ValueError(f"motion code {code} is not in the codebook; it has codes 0 to {num_codes - 1}.")
-        return [first + code for code in valid]
+        return [[first + code for code in row] for row in rows]
 
-    def _prompt_ids(self, code_ids: list[int], task: str) -> list[int]:
-        before, after = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in TASK_PROMPTS[task])
+    def _prompt_ids(self, code_ids: list[list[int]], task: str) -> list[list[int]]:
+        before, after = self.tokenizer(list(TASK_PROMPTS[task]), add_special_tokens=False)["input_ids"]
         start, end = self.tokenizer.convert_tokens_to_ids([START_TOKEN, END_TOKEN])
-        return [*before, start, *code_ids, end, *after]
+        return [[*before, start, *ids, end, *after] for ids in code_ids]
 
     def _answer_ids(self, text: str | Sequence[str], count: int) -> list[list[int]]:
         texts = [text] if isinstance(text, str) else list(text)

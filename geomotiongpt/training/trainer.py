@@ -1,5 +1,7 @@
 """`Trainer` with what both stages share: the parts of the loss and the gradient norms in the log."""
 
+import json
+import logging
 import os
 import shutil
 from collections import defaultdict
@@ -9,12 +11,17 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtractor, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 
+from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset
 from ..models.geometry import orthonormality_loss
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+logger = logging.getLogger(__name__)
 
 LOSS_PARTS = (
     "reconstruction_loss",
@@ -39,6 +46,30 @@ class MotionTrainer(Trainer):
         self._part_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._part_counts: dict[str, int] = defaultdict(int)
         self._gradient_norms: dict[str, float] = {}
+
+    # Trainer finds lengths only in the columns of a `datasets.Dataset`, takes the batches of a group from long to
+    # short, and draws them anew when a run is resumed within an epoch.
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        grouped = self._group_by_length(dataset, self.args.train_batch_size)
+        return super()._get_train_sampler(train_dataset) if grouped is None else grouped
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        grouped = self._group_by_length(eval_dataset, self.args.eval_batch_size)
+        return super()._get_eval_sampler(eval_dataset) if grouped is None else grouped
+
+    def _group_by_length(self, dataset: Dataset | None, batch_size: int) -> LengthGroupedSampler | None:
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, MotionCaptionDataset):
+            return None
+        return LengthGroupedSampler(dataset, batch_size, seed=self.args.seed)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """As in `Trainer`; a checkpoint whose saving was cut short is passed over (`True`) or refused (its path)."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_whole_checkpoint(Path(self.args.output_dir)))
+        elif resume_from_checkpoint and not _is_whole(Path(resume_from_checkpoint)):
+            raise ValueError(f"{resume_from_checkpoint} is no checkpoint, or was not written to the end.")
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The model's loss; its parts are kept for the next log."""
@@ -124,6 +155,33 @@ def save_whole(
         raise OSError(f"{folder}: the model cannot be saved: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def last_whole_checkpoint(folder: Path) -> Path:
+    """The `checkpoint-N` of a run with the highest N that was written to the end; a later one is named in a warning.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    checkpoints = [path for path, step in steps.items() if step.isdecimal()]
+    for path in sorted(checkpoints, key=lambda path: int(steps[path]), reverse=True):
+        if _is_whole(path):
+            return path
+        logger.warning("%s was not written to the end: passed over", path)
+    raise ValueError(f"{folder} has no checkpoint to resume from; start without `resume_from_checkpoint`.")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether `trainer_state.json` is there and readable: it is what `Trainer` writes last."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def motion_codebook(model: nn.Module) -> nn.Parameter:

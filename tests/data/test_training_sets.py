@@ -10,6 +10,7 @@ from datasets import Array2D, Dataset, Features, List, Value
 from geomotiongpt import MotionFeatureExtractor
 from geomotiongpt.data.training_sets import (
     CaptioningCollator,
+    LengthGroupedSampler,
     MotionCaptionDataset,
     MotionWindowDataset,
     drop_short_motions,
@@ -108,6 +109,21 @@ def test_training_draws_codes_and_captions_evaluation_takes_the_first():
         {"motion_codes": [1], "text": "a", "name": "x", "draw": None},
         {"motion_codes": [4], "text": "c", "name": "y", "draw": None},
     ]
+
+
+def test_grouped_order_has_every_motion_once_in_batches_of_similar_length_that_change_with_the_epoch():
+    lengths = np.random.default_rng(0).integers(1, 50, 203).tolist()
+    items = MotionCaptionDataset([[[0] * length] for length in lengths], [["a"]] * 203, ["x"] * 203, seed=0)
+    sampler = LengthGroupedSampler(items, 8, group_size=64, seed=0)
+    order = list(sampler)
+    assert len(sampler) == 203 and sorted(order) == list(range(203))
+    assert order == list(sampler)
+    batches = [[lengths[index] for index in order[start : start + 8]] for start in range(0, 200, 8)]
+    assert np.mean([max(batch) - min(batch) for batch in batches]) < 10  # about 40 in random batches
+    means = [np.mean(batch) for batch in batches]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
+    items.set_epoch(1)
+    assert list(sampler) != order and sorted(sampler) == list(range(203))
 
 
 def test_collator_pads_on_the_right_and_labels_the_answer_alone(tiny_processor):

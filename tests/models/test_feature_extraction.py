@@ -88,6 +88,33 @@ def test_a_clip_alone_in_a_list_or_in_a_batch_array_gives_the_same(make, convert
             assert torch.equal(row, expected[0])
 
 
+@pytest.mark.parametrize("make", [make_features, make_joints])
+def test_nested_lists_give_the_same_as_arrays(make):
+    """One clip, a list of frames, and batches of clips of equal and of different lengths."""
+    extractor = make_extractor()
+    long, short = make(20).astype(np.float64), make(12).astype(np.float64)
+    for nested, arrays in (
+        (long.tolist(), long),
+        (list(long), long),
+        ([long.tolist()], [long]),
+        ([long.tolist(), long.tolist()], [long, long]),
+        ([long.tolist(), short.tolist()], [long, short]),
+    ):
+        inputs, expected = extractor(nested), extractor(arrays)
+        assert torch.equal(inputs["motion_values"], expected["motion_values"])
+        assert torch.equal(inputs["motion_mask"], expected["motion_mask"])
+
+
+@pytest.mark.parametrize("make", [make_features, make_joints])
+@pytest.mark.parametrize("frame", [0, 5])
+def test_uneven_nested_lists_are_refused_by_name(make, frame):
+    uneven = make(20).tolist()
+    uneven[frame].pop()
+    for motion, name in ((uneven, "motion 0"), ([uneven, make(20)], "motion 0"), ([make(20), uneven], "motion 1")):
+        with pytest.raises(ValueError, match=f"{name} has "):
+            MotionFeatureExtractor()(motion)
+
+
 def test_features_and_joints_may_share_a_batch():
     inputs = make_extractor()([make_features(10), make_joints(21)])
     assert inputs["motion_mask"].sum(-1).tolist() == [10, 20]

@@ -199,6 +199,15 @@ def test_other_motions_than_the_prompts_are_refused(model, prompts):
         model(**prompts)
 
 
+def test_motions_padded_on_the_left_are_refused(model, prompts):
+    """The number of codes is the same: only the mask tells."""
+    for name in ("motion_values", "motion_mask"):
+        prompts[name] = prompts[name].flip(1)
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="row 0 of motion_mask .* padding must be on the right"):
+            call(**prompts)
+
+
 def test_loss_is_cross_entropy_of_the_answer_and_its_end_plus_orthonormality(model, tiny_processor, batch):
     """By hand: no prompt, no motion, no padding; the end of text is an answer token."""
     tokenizer = tiny_processor.tokenizer

@@ -215,6 +215,18 @@ def test_repeating_the_last_frame_leaves_valid_rows_alone(num_frames):
         torch.testing.assert_close(joints_to_features(padded)[: num_frames - 1], features, atol=atol, rtol=0)
 
 
+def test_a_clip_with_nan_leaves_the_others_of_its_batch_alone():
+    joints = make_clip("humanml3d")
+    joints[:, 15] = joints[:, 12]  # a bone without length, and one against its rest direction
+    joints[:, 18] = joints[:, 16] + torch.tensor([0, 0.25, 0], dtype=joints.dtype)
+    batch = torch.stack([torch.full_like(joints, math.nan), joints])
+    for retarget in (True, False):
+        alone = joints_to_features(joints, retarget=retarget)
+        features = joints_to_features(batch, retarget=retarget)
+        assert features[0].isnan().any() and features[1].isfinite().all()
+        torch.testing.assert_close(features[1], alone, atol=1e-10, rtol=1e-12)
+
+
 # Degenerate poses
 
 

@@ -256,15 +256,15 @@ def test_the_reconstruction_loss_counts_every_valid_frame_once(model):
     torch.testing.assert_close(model(*pad(clips, 100)).reconstruction_loss, expected)
 
 
-@pytest.mark.parametrize("weight", [1.0, 4.0])
-def test_the_reconstruction_loss_is_a_smooth_l1_with_weighted_joint_positions(weight):
-    model = make_tokenizer(position_weight=weight)
+@pytest.mark.parametrize(("weight", "root_weight"), [(1.0, 1.0), (4.0, 1.0), (3.0, 20.0)])
+def test_the_reconstruction_loss_is_a_smooth_l1_with_weighted_root_and_joint_positions(weight, root_weight):
+    model = make_tokenizer(position_weight=weight, root_weight=root_weight)
     clip = make_clips((40,))[0][None]
     output = model(clip)
     errors = functional.smooth_l1_loss(output.motion_values, clip, reduction="none").mean((0, 1))
-    positions = errors[4:67].sum()  # 21 joints x 3, after yaw, velocity and height of the root
-    others = errors.sum() - positions
-    expected = (weight * positions + others) / (weight * 63 + 200)
+    root, positions = errors[:4].sum(), errors[4:67].sum()  # yaw, velocity and height; 21 joints x 3
+    others = errors[67:].sum()
+    expected = (root_weight * root + weight * positions + others) / (root_weight * 4 + weight * 63 + 196)
     torch.testing.assert_close(output.reconstruction_loss, expected)
 
 
@@ -320,7 +320,7 @@ def test_every_setting_survives_saving(tmp_path):
         "num_features": 251, "num_codes": 6, "code_dim": 7, "hidden_size": 8, "num_downsampling_layers": 2,
         "num_residual_layers": 1, "dilation_growth_rate": 2, "gumbel_temperature": 0.9, "gumbel_noise": 0.1,
         "orthonormality_weight": 0.2, "utilisation_weight": 0.3, "utilisation_estimate": "assignment",
-        "position_weight": 5.0,
+        "position_weight": 5.0, "root_weight": 6.0,
     }  # fmt: skip
     MotionTokenizer(MotionTokenizerConfig(**settings)).save_pretrained(tmp_path)
     config = MotionTokenizer.from_pretrained(tmp_path).config
@@ -365,6 +365,31 @@ def test_motion_of_the_wrong_form_is_refused(model, values, mask, message):
     for call in (model.encode, model):
         with pytest.raises(ValueError, match=message):
             call(values, mask)
+
+
+def padding_of_row(frames):
+    """Two rows of 16; the first is padded on the right, the second is valid in the given frames."""
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, :9] = mask[1, frames] = True
+    return mask
+
+
+@pytest.mark.parametrize("frames", [slice(1, 16), [*range(8), 15]], ids=["left", "gap"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long])
+def test_padding_that_is_not_on_the_right_is_refused(model, frames, dtype):
+    mask = padding_of_row(frames)
+    values, codes = torch.zeros(2, 16, 263), torch.zeros(2, 16, dtype=torch.long)
+    for call in (model.encode, model):
+        with pytest.raises(ValueError, match="row 1 of motion_mask .* padding must be on the right"):
+            call(values, mask.to(dtype))
+    for arguments in ((codes, mask.to(dtype)), (codes.masked_fill(~mask, -1),)):
+        with pytest.raises(ValueError, match="row 1 of motion_codes .* padding must be on the right"):
+            model.decode(*arguments)
+
+
+def test_rows_without_a_motion_are_no_gap(model):
+    mask = padding_of_row([])
+    assert model.encode(torch.zeros(2, 16, 263), mask).motion_code_mask.tolist() == [[True, False], [False, False]]
 
 
 @pytest.mark.parametrize(("codes", "mask"), [([[0, 24]], None), ([[-1, 3]], [[True, True]])])

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import default_data_collator
 
 from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
@@ -213,6 +214,34 @@ def test_codebook_has_its_own_learning_rate_and_no_decay(tokenizer, tmp_path):
     others = [group for group in groups if group is not own]
     assert {group["lr"] for group in others} == {2e-4} and {group["weight_decay"] for group in others} == {0.1, 0.0}
     assert sum(len(group["params"]) for group in groups) == len(list(tokenizer.parameters()))
+
+
+@pytest.mark.parametrize("state", [None, '{"global_step": 2, "log_his'], ids=["without state", "half a state"])
+def test_a_checkpoint_that_was_not_written_to_the_end_is_not_resumed(tokenizer, tmp_path, caplog, state):
+    """The run goes on from the one before, to the same weights as without a break."""
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 2}
+    tokenizer_trainer(copy.deepcopy(tokenizer), tmp_path, windows(), **settings).train()
+    (tmp_path / "checkpoint-3").rename(tmp_path / "whole")
+    half = tmp_path / "checkpoint-2"
+    (half / "model.safetensors").write_bytes((half / "model.safetensors").read_bytes()[:1000])
+    (half / "trainer_state.json").unlink()
+    if state is not None:
+        (half / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-best").mkdir()
+
+    with pytest.raises(ValueError, match="checkpoint-2 is no checkpoint, or was not written to the end"):
+        tokenizer_trainer(tokenizer, tmp_path, windows(), **settings).train(resume_from_checkpoint=str(half))
+    resumed = tokenizer_trainer(tokenizer, tmp_path, windows(), **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert f"{half} was not written to the end" in caplog.text and "checkpoint-1 " not in caplog.text
+    assert [log["step"] for log in resumed.state.log_history if "loss" in log] == [1, 2, 3]
+    for name, weight in load_file(tmp_path / "whole" / "model.safetensors").items():
+        assert torch.equal(tokenizer.state_dict()[name], weight), name
+
+
+def test_a_run_without_a_checkpoint_is_not_resumed(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint to resume from"):
+        tokenizer_trainer(tokenizer, tmp_path / "new", windows(), max_steps=1).train(resume_from_checkpoint=True)
 
 
 def test_the_codebook_that_trains_is_found(tokenizer, language_model):
