@@ -257,7 +257,9 @@ def test_clips_are_drawn_evenly_and_from_the_seed_alone(clips):
     assert other.joints.shape != clips[0].joints.shape or not np.allclose(other.joints, clips[0].joints)
     starts = [clip.segments[0].action for clip in clips]
     assert max(map(starts.count, ACTIONS)) - min(map(starts.count, ACTIONS)) <= 1
-    composed = {split: np.mean([len(c.segments) > 1 for c in clips if c.split == split]) for split in ("train", "test")}
+    composed = {
+        split: np.mean([len(c.segments) > 1 for c in clips if c.split == split]) for split in ("train", "test")
+    }
     assert 0.42 < composed["train"] < 0.58 and 0.15 < composed["test"] < 0.35
     assert [sum(c.split == s for c in clips) for s in ("train", "val", "test")] == [480, 30, 90]
 
