@@ -70,7 +70,8 @@ def real_motion_table() -> str:
     return "\n".join(
         [
             "**Real motion, templated captions** (2,479 clips of the Bandai-Namco Research set; `test_unseen` holds",
-            f"pairs of action and style that training never sees; {minutes:.0f} minutes of training, CPU threads: {result['environment']['threads']};",
+            f"pairs of action and style that training never sees; {minutes:.0f} minutes of training, CPU threads: "
+            f"{result['environment']['threads']};",
             f"`{result['command']}`, [results.json]({REAL})):",
             "",
             *rows,
@@ -78,7 +79,8 @@ def real_motion_table() -> str:
             f"{metrics['train_codes_used']} of {metrics['num_codes']} codes in use on the training split, perplexity "
             f"{metrics['train_perplexity']:.0f}; after the second stage the largest cosine between two codes is "
             f"{metrics['language_model_max_abs_cosine']:.3f} and ||G - I||² exceeds its floor by "
-            f"{metrics['language_model_gram_error_excess']:.3f}. With 512 codes of 512 dimensions, one for 8 frames instead of 4 "
+            f"{metrics['language_model_gram_error_excess']:.3f}. With 512 codes of 512 dimensions, "
+            f"one for 8 frames instead of 4 "
             f"([results]({REAL_512})): {wider['train_codes_used']} in use, "
             f"perplexity {wider['train_perplexity']:.0f}, joint error "
             f"{wider['test_joint_error_mm']:.1f} and {wider['test_unseen_joint_error_mm']:.1f} mm.",
