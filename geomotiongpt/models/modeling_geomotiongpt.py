@@ -196,6 +196,7 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        skip_logits: bool = False,
         **kwargs,
     ) -> GeoMotionGPTOutput:
         """Next-token logits over the joint vocabulary; with labels, L = cross entropy + lambda' ||G - I||_F^2.
@@ -213,7 +214,14 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
             logits_to_keep: compute logits for the last n positions only (0: all).
             num_items_in_batch: labelled tokens in the whole optimisation step, given by `Trainer`; the regulariser is
                 then scaled by this batch's share of them, so that the sum over the micro-batches adds it once.
+            skip_logits: score the vocabulary only where `labels` ask for it and return no logits: the same loss for
+                less time and memory.
+
+        Raises:
+            ValueError: without input, or if logits are to be skipped and there are no labels.
         """
+        if skip_logits and labels is None:
+            raise ValueError("`skip_logits=True` leaves nothing to return without `labels`.")
         motion_vocabulary = self._motion_vocabulary()
         if inputs_embeds is None:
             if input_ids is None:
@@ -229,28 +237,37 @@ class GeoMotionGPTForCausalLM(StrictLoadingMixin, GPT2LMHeadModel):
             use_cache=use_cache,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        hidden_states = outputs.last_hidden_state[:, kept]
+        next_tokens = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
+        if skip_logits and next_tokens is not None:
+            labelled = next_tokens != -100
+            hidden_states, next_tokens = outputs.last_hidden_state[labelled], next_tokens[labelled]
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            hidden_states = outputs.last_hidden_state[:, kept]
         vocabulary = torch.cat([self.lm_head.weight, motion_vocabulary.to(self.lm_head.weight.dtype)])
         logits = functional.linear(hidden_states, vocabulary)
-        losses = {} if labels is None else self._losses(logits, labels, num_items_in_batch)
+        losses = {} if next_tokens is None else self._losses(logits, next_tokens, num_items_in_batch)
         return GeoMotionGPTOutput(
             **losses,
-            logits=logits,
+            logits=None if skip_logits else logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
-    def _losses(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> dict[str, Tensor]:
+    def _losses(self, logits: Tensor, targets: Tensor, num_items_in_batch: Tensor | int | None) -> dict[str, Tensor]:
         language_modeling = self.loss_function(
-            logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
+            logits,
+            None,
+            vocab_size=self.config.vocab_size,
+            num_items_in_batch=num_items_in_batch,
+            shift_labels=targets,
         )
         # P is an isometry and s a scalar, so the Gram matrix of E is that of C.
         orthonormality = orthonormality_loss(self.motion_codebook.weight)
         share: Tensor | float = 1.0
         if num_items_in_batch is not None:
-            share = (labels[..., 1:] != -100).sum() / num_items_in_batch
+            share = (targets != -100).sum() / num_items_in_batch
         weight = self.config.orthonormality_weight * self.orthonormality_weight_multiplier
         return {
             "loss": language_modeling + weight * share * orthonormality,

@@ -82,6 +82,9 @@ class LanguageModelTrainingArguments(_RunArguments):
         code_dropout (`float`, defaults to 0): share of the motion codes that training hides.
         answer_dropout (`float`, defaults to 0): share of the answer's tokens that training blanks in the input (never
             in the labels), so that the next word is read from the motion rather than from the words before.
+    Parameters that control the optimizer:
+        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of the transformer's blocks at this
+            rate, and AdamW the rest at `learning_rate`; AdamW trains everything by default.
     Parameters that control the geometry:
         orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda' grows from 0.
     Parameters that control evaluation:
@@ -91,6 +94,7 @@ class LanguageModelTrainingArguments(_RunArguments):
     code_offsets: int = field(default=1)
     code_dropout: float = field(default=0.0)
     answer_dropout: float = field(default=0.0)
+    muon_learning_rate: float | None = field(default=None)
     orthonormality_warmup_ratio: float = field(default=0.0)
     num_caption_samples: int = field(default=4)
 

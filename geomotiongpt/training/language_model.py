@@ -218,6 +218,7 @@ def _make_trainer(
     return MotionTrainer(
         model=model if lora is None else add_lora(model, lora),
         args=args,
+        muon_learning_rate=args.muon_learning_rate,
         train_dataset=train_items,
         eval_dataset=eval_items,
         data_collator=CaptioningCollator(

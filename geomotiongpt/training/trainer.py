@@ -1,5 +1,6 @@
 """`Trainer` with what both stages share: the parts of the loss and the gradient norms in the log."""
 
+import inspect
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset
 from ..models.geometry import orthonormality_loss
+from .optimizers import MuonAdamW
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,12 +42,22 @@ class MotionTrainer(Trainer):
     returns, and at each logging step the norm of the codebook's gradient from the orthonormal term and from the rest.
     """
 
-    def __init__(self, *args, codebook_learning_rate: float | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        codebook_learning_rate: float | None = None,
+        muon_learning_rate: float | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.codebook_learning_rate = codebook_learning_rate
+        self.muon_learning_rate = muon_learning_rate
         self._part_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._part_counts: dict[str, int] = defaultdict(int)
         self._gradient_norms: dict[str, float] = {}
+        # torch.compile would trace anew for every number of labels.
+        forward = inspect.signature(_without_adapters(self.accelerator.unwrap_model(self.model)).forward)
+        self._skips_logits = "skip_logits" in forward.parameters and not self.args.torch_compile
 
     # Trainer finds lengths only in the columns of a `datasets.Dataset`, takes the batches of a group from long to
     # short, and draws them anew when a run is resumed within an epoch.
@@ -72,7 +84,9 @@ class MotionTrainer(Trainer):
         return super().train(resume_from_checkpoint, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """The model's loss; its parts are kept for the next log."""
+        """The model's loss; its parts are kept for the next log. In training only labelled positions are scored."""
+        if self._skips_logits and model.training and "labels" in inputs and self.label_smoother is None:
+            inputs = {**inputs, "skip_logits": True}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         prefix = "" if model.training else "eval_"
         for name in LOSS_PARTS:
@@ -120,14 +134,45 @@ class MotionTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """As in `Trainer`; with `codebook_learning_rate` the codebook is a group of its own, without weight decay."""
+        """As in `Trainer`, with the codebook and the matrices of the transformer's blocks as groups of their own.
+
+        With `codebook_learning_rate` the codebook has that rate and no weight decay; with `muon_learning_rate` Muon
+        updates the matrices of the blocks, and AdamW the rest.
+
+        Raises:
+            ValueError: if Muon is asked for under FSDP or DeepSpeed, which cut matrices into pieces.
+        """
         optimizer = super().create_optimizer(model)
+        bare = self.accelerator.unwrap_model(self.model if model is None else model)
         if self.codebook_learning_rate is not None and len(optimizer.param_groups) == 2:
-            codebook = motion_codebook(self.accelerator.unwrap_model(self.model if model is None else model))
-            for group in optimizer.param_groups:
-                group["params"] = [parameter for parameter in group["params"] if parameter is not codebook]
+            codebook = motion_codebook(bare)
+            _take_out(optimizer, [codebook])
             optimizer.add_param_group({"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0})
+        if self.muon_learning_rate is not None and not isinstance(optimizer, MuonAdamW):
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("muon_learning_rate: Muon needs whole matrices; train without FSDP and DeepSpeed.")
+            matrices = [
+                parameter
+                for name, parameter in bare.named_parameters()
+                if ".h." in name and parameter.ndim == 2 and parameter.requires_grad
+            ]
+            _take_out(optimizer, matrices)
+            group = {"params": matrices, "lr": self.muon_learning_rate, "weight_decay": self.args.weight_decay}
+            optimizer = MuonAdamW(
+                [*optimizer.param_groups, {**group, "momentum": 0.95}],
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+            self.optimizer = optimizer
         return optimizer
+
+
+def _take_out(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Leaves parameters out of the groups of an optimizer."""
+    taken = set(map(id, parameters))
+    for group in optimizer.param_groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
 
 
 def save_whole(
@@ -182,6 +227,12 @@ def _is_whole(checkpoint: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def _without_adapters(model: nn.Module) -> nn.Module:
+    """The model inside PEFT's wrapper."""
+    get_base_model = getattr(model, "get_base_model", None)
+    return get_base_model() if callable(get_base_model) else model
 
 
 def motion_codebook(model: nn.Module) -> nn.Parameter:

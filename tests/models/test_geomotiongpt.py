@@ -229,6 +229,25 @@ def test_loss_is_cross_entropy_of_the_answer_and_its_end_plus_orthonormality(mod
     assert model(**batch).loss.item() == pytest.approx(cross_entropy.item() + 0.5e-2 * error.item(), rel=1e-5)
 
 
+def test_skipping_logits_leaves_loss_and_gradients_as_they_are(model, batch):
+    """Only labelled positions are scored: with and without the count that `Trainer` gives."""
+    model.double()
+    for count in (None, torch.tensor(40)):
+        outputs, gradients = [], []
+        for skip in (False, True):
+            model.zero_grad()
+            outputs.append(model(**batch, num_items_in_batch=count, skip_logits=skip))
+            outputs[-1].loss.backward()
+            gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad})
+        full, skipped = outputs
+        assert full.logits is not None and skipped.logits is None
+        torch.testing.assert_close(skipped.loss, full.loss, rtol=1e-6, atol=0)  # scored in float32
+        assert skipped.orthonormality_loss == full.orthonormality_loss
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-8)
+    with pytest.raises(ValueError, match="skip_logits=True. leaves nothing .* without `labels`"):
+        model(batch["input_ids"], skip_logits=True)
+
+
 def test_micro_batches_sum_to_the_full_batch(model, batch):
     """Loss and gradient, when `Trainer` tells the number of labelled tokens of the whole step."""
     model.double()

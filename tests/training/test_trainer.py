@@ -71,7 +71,12 @@ def language_model_trainer(model, processor, folder, **settings) -> MotionTraine
     args = LanguageModelTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
     collator = CaptioningCollator(processor)
     return MotionTrainer(
-        model=model, args=args, train_dataset=CAPTIONED_CODES, eval_dataset=CAPTIONED_CODES, data_collator=collator
+        model=model,
+        args=args,
+        train_dataset=CAPTIONED_CODES,
+        eval_dataset=CAPTIONED_CODES,
+        data_collator=collator,
+        muon_learning_rate=args.muon_learning_rate,
     )
 
 
@@ -196,6 +201,39 @@ def test_accumulated_language_model_step_is_that_of_one_batch(language_model, ti
         assert_same_step(before, runs[0][0], weights)
         for name in ("loss", "language_modeling_loss", "codebook_gradient_norm_orthonormality", "grad_norm"):
             assert log[name] == pytest.approx(runs[0][1][name], rel=1e-3), name
+
+
+def test_training_scores_labelled_positions_only(language_model, tiny_processor, tmp_path):
+    """Evaluation, and training under torch.compile, keep the logits."""
+    for compiled in (False, True):
+        trainer = language_model_trainer(
+            language_model, tiny_processor, tmp_path, per_device_train_batch_size=4, torch_compile=compiled
+        )
+        batch = next(iter(trainer.get_train_dataloader()))
+        for training in (True, False):
+            language_model.train(training)
+            _, outputs = trainer.compute_loss(language_model, batch, return_outputs=True)
+            assert (outputs.logits is None) == (training and not compiled)
+        assert "skip_logits" not in batch
+
+
+def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest(language_model, tiny_processor, tmp_path):
+    trainer = language_model_trainer(
+        language_model, tiny_processor, tmp_path, learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.1
+    )
+    optimizer = trainer.create_optimizer()
+    assert trainer.create_optimizer() is optimizer
+    names = {id(parameter): name for name, parameter in language_model.named_parameters()}
+    (muon,) = [group for group in optimizer.param_groups if "momentum" in group]
+    assert (muon["lr"], muon["weight_decay"], muon["momentum"]) == (2e-3, 0.1, 0.95)
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    blocks = range(language_model.config.n_layer)
+    assert [names[id(p)] for p in muon["params"]] == [f"transformer.h.{b}.{n}.weight" for b in blocks for n in layers]
+    rest = [names[id(p)] for group in optimizer.param_groups if group is not muon for p in group["params"]]
+    assert {"marker_embedding.weight", "motion_codebook.weight", "transformer.h.0.mlp.c_fc.bias"} < set(rest)
+    trainable = [name for name, parameter in language_model.named_parameters() if parameter.requires_grad]
+    assert len(rest) + len(muon["params"]) == len(trainable)
+    assert {group["lr"] for group in optimizer.param_groups if group is not muon} == {1e-3}
 
 
 def test_codebook_has_its_own_learning_rate_and_no_decay(tokenizer, tmp_path):
