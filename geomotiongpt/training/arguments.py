@@ -32,6 +32,8 @@ class MotionDataArguments:
 
 @dataclass
 class _RunArguments(TrainingArguments):
+    muon_learning_rate: float | None = field(default=None)
+
     def __post_init__(self):
         self.remove_unused_columns = False  # the data sets make their own items
         # Two CPU processes form one world only when asked not to look for an accelerator.
@@ -53,6 +55,9 @@ class MotionTokenizerTrainingArguments(_RunArguments):
     Parameters that control the batches:
         window_frames (`int`, defaults to 64): length of the windows cut from the clips.
         windows_per_epoch (`int`, *optional*): windows in one epoch; by default one for each `window_frames` frames.
+    Parameters that control the optimizer:
+        muon_learning_rate (`float`, *optional*): with it Muon trains the kernels of the convolutions at this rate,
+            and AdamW the rest at `learning_rate`; by default AdamW trains everything.
     Parameters that control the codebook:
         codebook_learning_rate (`float`, *optional*): of the codebook, which has no weight decay; `learning_rate` by
             default.
@@ -83,8 +88,8 @@ class LanguageModelTrainingArguments(_RunArguments):
         answer_dropout (`float`, defaults to 0): share of the answer's tokens that training blanks in the input (never
             in the labels), so that the next word is read from the motion rather than from the words before.
     Parameters that control the optimizer:
-        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of the transformer's blocks at this
-            rate, and AdamW the rest at `learning_rate`; AdamW trains everything by default.
+        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of GPT-2's blocks at this rate,
+            and AdamW the rest at `learning_rate`; by default AdamW trains everything.
     Parameters that control the geometry:
         orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda' grows from 0.
     Parameters that control evaluation:
@@ -94,7 +99,6 @@ class LanguageModelTrainingArguments(_RunArguments):
     code_offsets: int = field(default=1)
     code_dropout: float = field(default=0.0)
     answer_dropout: float = field(default=0.0)
-    muon_learning_rate: float | None = field(default=None)
     orthonormality_warmup_ratio: float = field(default=0.0)
     num_caption_samples: int = field(default=4)
 

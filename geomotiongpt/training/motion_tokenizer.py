@@ -76,6 +76,7 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
             CodeUseCallback(eval_clips, feature_extractor),
         ],
         codebook_learning_rate=args.codebook_learning_rate,
+        muon_learning_rate=args.muon_learning_rate,
     )
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()

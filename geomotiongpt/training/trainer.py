@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtractor, Trainer
+from transformers.pytorch_utils import Conv1D
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset
@@ -134,10 +136,10 @@ class MotionTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """As in `Trainer`, with the codebook and the matrices of the transformer's blocks as groups of their own.
+        """As in `Trainer`, with the codebook and the inner weights as groups of their own.
 
         With `codebook_learning_rate` the codebook has that rate and no weight decay; with `muon_learning_rate` Muon
-        updates the matrices of the blocks, and AdamW the rest.
+        updates the kernels of convolutions and the matrices of GPT-2's blocks, and AdamW the rest.
 
         Raises:
             ValueError: if Muon is asked for under FSDP or DeepSpeed, which cut matrices into pieces.
@@ -152,9 +154,9 @@ class MotionTrainer(Trainer):
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("muon_learning_rate: Muon needs whole matrices; train without FSDP and DeepSpeed.")
             matrices = [
-                parameter
-                for name, parameter in bare.named_parameters()
-                if ".h." in name and parameter.ndim == 2 and parameter.requires_grad
+                module.weight
+                for module in bare.modules()
+                if isinstance(module, (nn.Conv1d, Conv1D)) and module.weight.requires_grad
             ]
             _take_out(optimizer, matrices)
             group = {"params": matrices, "lr": self.muon_learning_rate, "weight_decay": self.args.weight_decay}
@@ -168,7 +170,7 @@ class MotionTrainer(Trainer):
         return optimizer
 
 
-def _take_out(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+def _take_out(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Leaves parameters out of the groups of an optimizer."""
     taken = set(map(id, parameters))
     for group in optimizer.param_groups:

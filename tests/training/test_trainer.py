@@ -55,7 +55,6 @@ def windows(lengths=(32, 32, 32, 32)) -> list[dict[str, torch.Tensor]]:
 
 
 def tokenizer_trainer(model, folder, items, **settings) -> MotionTrainer:
-    codebook_learning_rate = settings.pop("codebook_learning_rate", None)
     args = MotionTokenizerTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
     return MotionTrainer(
         model=model,
@@ -63,7 +62,8 @@ def tokenizer_trainer(model, folder, items, **settings) -> MotionTrainer:
         train_dataset=items,
         eval_dataset=items,
         data_collator=default_data_collator,
-        codebook_learning_rate=codebook_learning_rate,
+        codebook_learning_rate=args.codebook_learning_rate,
+        muon_learning_rate=args.muon_learning_rate,
     )
 
 
@@ -217,25 +217,6 @@ def test_training_scores_labelled_positions_only(language_model, tiny_processor,
         assert "skip_logits" not in batch
 
 
-def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest(language_model, tiny_processor, tmp_path):
-    trainer = language_model_trainer(
-        language_model, tiny_processor, tmp_path, learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.1
-    )
-    optimizer = trainer.create_optimizer()
-    assert trainer.create_optimizer() is optimizer
-    names = {id(parameter): name for name, parameter in language_model.named_parameters()}
-    (muon,) = [group for group in optimizer.param_groups if "momentum" in group]
-    assert (muon["lr"], muon["weight_decay"], muon["momentum"]) == (2e-3, 0.1, 0.95)
-    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-    blocks = range(language_model.config.n_layer)
-    assert [names[id(p)] for p in muon["params"]] == [f"transformer.h.{b}.{n}.weight" for b in blocks for n in layers]
-    rest = [names[id(p)] for group in optimizer.param_groups if group is not muon for p in group["params"]]
-    assert {"marker_embedding.weight", "motion_codebook.weight", "transformer.h.0.mlp.c_fc.bias"} < set(rest)
-    trainable = [name for name, parameter in language_model.named_parameters() if parameter.requires_grad]
-    assert len(rest) + len(muon["params"]) == len(trainable)
-    assert {group["lr"] for group in optimizer.param_groups if group is not muon} == {1e-3}
-
-
 def test_codebook_has_its_own_learning_rate_and_no_decay(tokenizer, tmp_path):
     trainer = tokenizer_trainer(
         tokenizer,
@@ -252,6 +233,31 @@ def test_codebook_has_its_own_learning_rate_and_no_decay(tokenizer, tmp_path):
     others = [group for group in groups if group is not own]
     assert {group["lr"] for group in others} == {2e-4} and {group["weight_decay"] for group in others} == {0.1, 0.0}
     assert sum(len(group["params"]) for group in groups) == len(list(tokenizer.parameters()))
+
+
+def test_muon_trains_kernels_and_matrices_and_adamw_the_rest(language_model, tokenizer, tiny_processor, tmp_path):
+    rates = {"learning_rate": 1e-3, "muon_learning_rate": 2e-3, "weight_decay": 0.1}
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    blocks = [f"transformer.h.{b}.{n}.weight" for b in range(language_model.config.n_layer) for n in layers]
+    kernels = [name for name, parameter in tokenizer.named_parameters() if parameter.ndim == 3]
+    trainers = (
+        (language_model, language_model_trainer(language_model, tiny_processor, tmp_path, **rates), blocks),
+        (tokenizer, tokenizer_trainer(tokenizer, tmp_path, windows(), codebook_learning_rate=1e-4, **rates), kernels),
+    )
+    for model, trainer, wanted in trainers:
+        optimizer = trainer.create_optimizer()
+        assert trainer.create_optimizer() is optimizer
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        (muon,) = [group for group in optimizer.param_groups if "momentum" in group]
+        assert (muon["lr"], muon["weight_decay"], muon["momentum"]) == (2e-3, 0.1, 0.95)
+        assert [names[id(parameter)] for parameter in muon["params"]] == wanted != []
+        rest = {names[id(p)]: g["lr"] for g in optimizer.param_groups if g is not muon for p in g["params"]}
+        trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert set(rest) == trainable - set(wanted)
+        codebook_rates = {rate for name, rate in rest.items() if name.endswith("codebook.weight")}
+        assert codebook_rates == {1e-4 if model is tokenizer else 1e-3}
+    trainers[1][1].train()
+    assert torch.isfinite(tokenizer.codebook.weight).all()
 
 
 @pytest.mark.parametrize("state", [None, '{"global_step": 2, "log_his'], ids=["without state", "half a state"])
