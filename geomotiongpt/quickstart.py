@@ -9,6 +9,7 @@ import torch
 
 from .data.loader import load_motion_dataset
 from .data.synthetic import make_synthetic_dataset
+from .data.training_sets import normalised_clips
 from .evaluation.attributes import synthetic_accuracy
 from .evaluation.reconstruction import encode_clips, evaluate_reconstruction
 from .evaluation.results import make_result
@@ -26,7 +27,7 @@ from .visualization.plots import plot_code_usage, plot_gram_matrix
 logger = logging.getLogger(__name__)
 
 RECIPES = "hub_configs/geomotiongpt-tiny"
-NUM_MOTIONS = 4000
+NUM_MOTIONS = 8000
 TABLE_ROWS = 8
 
 
@@ -81,7 +82,7 @@ def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: i
     processor = GeoMotionGPTProcessor.from_pretrained(model_dir)
     extractor, report = processor.feature_extractor, output / "report"
     test = load_motion_dataset(data, "test", mirrored=False)
-    clips = [extractor.normalise(item["motion"]) for item in test]
+    clips = normalised_clips(test, extractor)
     reconstruction, counts = evaluate_reconstruction(model.motion_tokenizer, extractor, clips)
     codes = encode_clips(model.motion_tokenizer, clips)
     captions, references = caption_codes(model, processor, codes), test["captions"]

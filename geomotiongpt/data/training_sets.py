@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, Sampler
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.processing_geomotiongpt import PLACEHOLDER_TOKEN, GeoMotionGPTProcessor
 
+_ROWS_AT_A_TIME = 100
+
 
 class MotionWindowDataset(Dataset):
     """Random windows of normalised motion; each frame of the data is equally likely to start one.
@@ -153,20 +155,25 @@ class CaptioningCollator:
             text=[item["text"] for item in items],
             names=[item["name"] for item in items],
         ).data
-        for ids, labels, item in zip(batch["input_ids"], batch["labels"], items, strict=True):
-            if item.get("draw") is not None:
-                chances = torch.from_numpy(np.random.default_rng((*item["draw"], 1)).random(len(ids)))
-                ids[(ids >= self._first_code_id) & (chances < self.code_dropout)] = self._placeholder_id
-                ids[(labels != -100) & (chances < self.answer_dropout)] = self.processor.tokenizer.pad_token_id
+        if self.code_dropout or self.answer_dropout:
+            ids = batch["input_ids"]
+            chances = np.ones(ids.shape)
+            for row, item in zip(chances, items, strict=True):
+                if item.get("draw") is not None:
+                    np.random.default_rng((*item["draw"], 1)).random(out=row)
+            drawn = torch.from_numpy(chances)
+            ids[(ids >= self._first_code_id) & (drawn < self.code_dropout)] = self._placeholder_id
+            ids[(batch["labels"] != -100) & (drawn < self.answer_dropout)] = self.processor.tokenizer.pad_token_id
         return batch
 
 
 def normalised_clips(dataset: HFDataset, feature_extractor: MotionFeatureExtractor) -> list[np.ndarray]:
     """All motions of a data set, normalised, (frames, F) float32 each; clips too short for one code are refused."""
     clips = []
-    for item in dataset.select_columns(["motion_id", "motion"]):
-        features = feature_extractor.to_features(item["motion"], item["motion_id"])
-        clips.append(feature_extractor.normalise(features))
+    # Rows one at a time take ten times as long.
+    for rows in dataset.select_columns(["motion_id", "motion"]).iter(_ROWS_AT_A_TIME):
+        for motion, motion_id in zip(rows["motion"], rows["motion_id"], strict=True):
+            clips.append(feature_extractor.normalise(feature_extractor.to_features(motion, motion_id)))
     return clips
 
 
@@ -176,7 +183,8 @@ def drop_short_motions(dataset: HFDataset, num_frames: int) -> tuple[HFDataset, 
     Returns:
         the rest, and the ids of those left out, to be reported.
     """
-    lengths = [len(item["motion"]) for item in dataset.select_columns(["motion"])]
+    rows_of_motions = dataset.select_columns(["motion"]).iter(_ROWS_AT_A_TIME)
+    lengths = [len(motion) for rows in rows_of_motions for motion in rows["motion"]]
     short = {index for index, length in enumerate(lengths) if length < num_frames}
     if not short:
         return dataset, []
