@@ -1,6 +1,7 @@
 """`geomotiongpt quickstart`: data, both training stages, captions of unseen motions and a report, on any machine."""
 
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
     num_motions = num_motions or NUM_MOTIONS
     _say(f"1/4 making {num_motions} motions in {data}")
     if not (data / "Mean.npy").is_file():
-        make_synthetic_dataset(data, num_motions, seed)
+        make_synthetic_dataset(data, num_motions, seed, num_proc=os.cpu_count())
     _say(f"2/4 training the motion tokenizer in {tokenizer_dir}")
     overrides = [f"data.path={data}", f"training.seed={seed}"]
     train_motion_tokenizer(

@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from multiprocessing import connection, parent_process
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ from .motion_folder import (
 )
 from .text_files import CaptionSegment, format_caption_line, read_valid_captions
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
 
 SOURCE_JOINTS_DIR = "joints"
@@ -435,7 +438,7 @@ def _build_pending(
         open(output / MANIFEST_NAME, "a", encoding="utf-8") as manifest,
         tqdm(total=len(pending), desc="Building motions", unit="clip", disable=not show_progress) as progress,
     ):
-        for outcome in chain.from_iterable(_run(build, chunks, num_proc)):
+        for outcome in chain.from_iterable(map_in_processes(build, chunks, num_proc)):
             progress.update()
             if outcome.reason:
                 failed[outcome.motion_id] = outcome.reason
@@ -460,13 +463,16 @@ def _make_chunks(pending: dict[str, list[int]], num_joints: int) -> list[list[tu
     return chunks
 
 
-def _run(build: partial, chunks: list, num_proc: int | None) -> Iterator[list[_Outcome]]:
+def map_in_processes(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], num_proc: int | None
+) -> Iterator[_Result]:
+    """Results in the order of the items; with `num_proc` above 1 from as many processes, which end with this one."""
     if num_proc is None or num_proc <= 1:
-        yield from map(build, chunks)
+        yield from map(function, items)
         return
-    executor = ProcessPoolExecutor(min(num_proc, len(chunks)), initializer=_start_worker)
+    executor = ProcessPoolExecutor(min(num_proc, len(items)), initializer=_start_worker)
     try:
-        yield from executor.map(build, chunks)
+        yield from executor.map(function, items)
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -4,11 +4,12 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from .builder import MotionClip, finish_motion_folder, write_motion_clips
+from .builder import MotionClip, finish_motion_folder, map_in_processes, write_motion_clips
 from .synthetic_actions import ACTIONS, MotionAttributes, compose_controls
 from .synthetic_captions import write_captions
 from .synthetic_motion import controls_to_joints
@@ -17,7 +18,7 @@ from .text_files import CaptionSegment
 _CLIPS_PER_BATCH = 64  # enough to amortise calls, few enough for the cache
 _SPLIT_ROUND = ("train",) * 16 + ("val",) + ("test",) * 3
 # Share of the clips that show more than one action: the hardest to learn, so training sees more of them.
-_COMPOSED = {"train": 0.5, "val": 0.25, "test": 0.25}
+_COMPOSED = {"train": 0.65, "val": 0.25, "test": 0.25}
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,20 @@ class SyntheticClip:
     joints: np.ndarray
 
 
-def make_synthetic_dataset(output_dir: str | os.PathLike, num_motions: int = 2000, seed: int = 0) -> None:
+def make_synthetic_dataset(
+    output_dir: str | os.PathLike, num_motions: int = 2000, seed: int = 0, *, num_proc: int | None = None
+) -> None:
     """Write a captioned motion data set, made from nothing but a seed, as `build_motion_dataset` would.
 
-    Every action comes up equally often as the first of a clip; a quarter of the clips (of those for training: half)
-    show two or three, one after another. 80% of the clips are for training, 5% for validation, 15% for testing; each
-    has its mirror image `M<id>` in the same split. The same arguments give the same bytes.
+    Every action comes up equally often as the first of a clip; a quarter of the clips (of those for training: two
+    thirds) show two or three, one after another. 80% of the clips are for training, 5% for validation, 15% for
+    testing; each has its mirror image `M<id>` in the same split. The same arguments give the same bytes.
 
     Args:
         output_dir (`str` or `os.PathLike`): folder to write; new or empty. It appears when it is complete.
         num_motions (`int`, defaults to 2000): clips, without their mirror images; at least 20.
         seed (`int`, defaults to 0): what the clips are drawn from.
+        num_proc (`int`, *optional*): processes that share the work; the files are the same. By default this one.
 
     Raises:
         ValueError: if `num_motions` is below 20, or `output_dir` holds files.
@@ -66,14 +70,15 @@ def make_synthetic_dataset(output_dir: str | os.PathLike, num_motions: int = 200
     aside.mkdir(parents=True)
     try:
         splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-        clips = list(generate_synthetic_clips(num_motions, seed))
+        drawn = map_in_processes(partial(_make_clips, seed), _plan_clips(num_motions, seed), num_proc)
+        clips = [clip for batch in drawn for clip in batch]
         for clip in clips:
             splits[clip.split].append(clip.motion_id)
         # Clips of about the same length share a batch, so that little is padded.
         clips.sort(key=lambda clip: len(clip.joints))
-        for start in range(0, len(clips), _CLIPS_PER_BATCH):
-            batch = clips[start : start + _CLIPS_PER_BATCH]
-            failed = write_motion_clips([MotionClip(c.motion_id, c.joints, c.captions) for c in batch], aside)
+        motions = [MotionClip(clip.motion_id, clip.joints, clip.captions) for clip in clips]
+        batches = [motions[start : start + _CLIPS_PER_BATCH] for start in range(0, len(motions), _CLIPS_PER_BATCH)]
+        for failed in map_in_processes(partial(write_motion_clips, output_dir=aside), batches, num_proc):
             if failed:
                 raise ValueError(f"seed {seed}: clips without features: {failed}")
         finish_motion_folder(aside, {name: ids + [f"M{i}" for i in ids] for name, ids in splits.items()})
@@ -89,19 +94,29 @@ def generate_synthetic_clips(num_motions: int, seed: int = 0) -> Iterator[Synthe
         num_motions: number of clips, without mirror images.
         seed: what they are drawn from.
     """
-    action_seed, split_seed, *clip_seeds = np.random.SeedSequence(seed).spawn(num_motions + 2)
+    for batch in _plan_clips(num_motions, seed):
+        yield from _make_clips(seed, batch)
+
+
+def _plan_clips(num_motions: int, seed: int) -> list[list[tuple[int, str, str]]]:
+    """Index, first action and split of every clip, in batches."""
+    action_seed, split_seed = np.random.SeedSequence(seed).spawn(2)
     actions = _in_shuffled_rounds(tuple(ACTIONS), num_motions, np.random.default_rng(action_seed))
     splits = _in_shuffled_rounds(_SPLIT_ROUND, num_motions, np.random.default_rng(split_seed))
-    for first in range(0, num_motions, _CLIPS_PER_BATCH):
-        indices = range(first, min(first + _CLIPS_PER_BATCH, num_motions))
-        rngs = [np.random.default_rng(clip_seeds[index]) for index in indices]
-        drawn = [
-            _draw_clip(rng, actions[index], _COMPOSED[splits[index]]) for rng, index in zip(rngs, indices, strict=True)
-        ]
-        captions = [write_captions(segments, rng) for (segments, _), rng in zip(drawn, rngs, strict=True)]
-        joints = controls_to_joints([controls for _, controls in drawn], rngs)
-        for index, (segments, _), lines, positions in zip(indices, drawn, captions, joints, strict=True):
-            yield SyntheticClip(f"{index:06d}", splits[index], segments, lines, positions)
+    clips = list(zip(range(num_motions), actions, splits, strict=True))
+    return [clips[first : first + _CLIPS_PER_BATCH] for first in range(0, num_motions, _CLIPS_PER_BATCH)]
+
+
+def _make_clips(seed: int, batch: Sequence[tuple[int, str, str]]) -> list[SyntheticClip]:
+    # The children of the seed after the two of `_plan_clips`, one a clip.
+    rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index + 2,))) for index, _, _ in batch]
+    drawn = [_draw_clip(rng, action, _COMPOSED[split]) for rng, (_, action, split) in zip(rngs, batch, strict=True)]
+    captions = [write_captions(segments, rng) for (segments, _), rng in zip(drawn, rngs, strict=True)]
+    joints = controls_to_joints([controls for _, controls in drawn], rngs)
+    return [
+        SyntheticClip(f"{index:06d}", split, segments, lines, positions)
+        for (index, _, split), (segments, _), lines, positions in zip(batch, drawn, captions, joints, strict=True)
+    ]
 
 
 def _in_shuffled_rounds(items: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:

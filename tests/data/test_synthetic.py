@@ -260,7 +260,7 @@ def test_clips_are_drawn_evenly_and_from_the_seed_alone(clips):
     composed = {
         split: np.mean([len(c.segments) > 1 for c in clips if c.split == split]) for split in ("train", "test")
     }
-    assert 0.42 < composed["train"] < 0.58 and 0.15 < composed["test"] < 0.35
+    assert 0.56 < composed["train"] < 0.74 and 0.15 < composed["test"] < 0.35
     assert [sum(c.split == s for c in clips) for s in ("train", "val", "test")] == [480, 30, 90]
 
 
@@ -282,8 +282,9 @@ def digest(folder):
 
 
 def test_folder_is_complete_and_the_same_every_time(tmp_path):
+    """Also when processes share the work."""
     make_synthetic_dataset(tmp_path / "a", 40, seed=1)
-    make_synthetic_dataset(tmp_path / "b", 40, seed=1)
+    make_synthetic_dataset(tmp_path / "b", 40, seed=1, num_proc=2)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
     splits = {name: (tmp_path / "a" / f"{name}.txt").read_text().split() for name in ("train", "val", "test")}
