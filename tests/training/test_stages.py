@@ -173,6 +173,15 @@ def test_resumed_language_model_is_the_same_to_the_bit(train_model, model_run):
     assert_same_losses(model_run, resumed)
 
 
+def test_resumed_with_muon_is_the_same_to_the_bit(train_model, model_run):
+    options = (*CHECKPOINTS, "training.muon_learning_rate=2.0e-3")
+    straight = train_model(*options)
+    resumed = train_model(*options, f"training.resume_from_checkpoint={straight / 'checkpoint-4'}")
+    assert same(weights(straight), weights(resumed))
+    assert not same(weights(straight), weights(model_run))
+    assert_same_losses(straight, resumed)
+
+
 def assert_same_losses(straight: Path, resumed: Path) -> None:
     losses = [[row["loss"] for row in history(folder) if "loss" in row] for folder in (straight, resumed)]
     assert len(losses[0]) == 8 and losses[0] == losses[1]
