@@ -28,7 +28,7 @@ from .visualization.plots import plot_code_usage, plot_gram_matrix
 logger = logging.getLogger(__name__)
 
 RECIPES = "hub_configs/geomotiongpt-tiny"
-NUM_MOTIONS = 8000
+NUM_MOTIONS = 6000
 TABLE_ROWS = 8
 
 

@@ -3,7 +3,8 @@
     python examples/benchmarks/language_model_step.py [--output FILE.json]
 
 Both models see the same batch and train all weights; steps alternate, and the ratio of medians is reported. Beside it:
-the step with motion values encoded on the fly, and with text embeddings frozen, as with a pretrained base.
+the step that scores labelled positions only (what training does), the one with motion values encoded on the fly, and
+the one with text embeddings frozen, as with a pretrained base.
 """
 
 import argparse
@@ -79,6 +80,7 @@ def make_steps(device: str) -> dict[str, Callable[[], None]]:
     return {
         "stock_gpt2": make_step(stock.to(device), {"input_ids": ids, "labels": labels}),
         "ours": make_step(ours.to(device), {"input_ids": ids, "labels": labels}),
+        "ours_labelled_only": make_step(ours, {"input_ids": ids, "labels": labels, "skip_logits": True}),
         "ours_encoding_motion": make_step(ours, {**with_values, "labels": labels}),
         "ours_frozen_text": make_step(frozen.to(device), {"input_ids": ids, "labels": labels}),
     }

@@ -18,7 +18,9 @@ from .text_files import CaptionSegment
 _CLIPS_PER_BATCH = 64  # enough to amortise calls, few enough for the cache
 _SPLIT_ROUND = ("train",) * 16 + ("val",) + ("test",) * 3
 # Share of the clips that show more than one action: the hardest to learn, so training sees more of them.
-_COMPOSED = {"train": 0.65, "val": 0.25, "test": 0.25}
+_COMPOSED = {"train": 0.7, "val": 0.25, "test": 0.25}
+# Most draws of three actions are longer than a clip may be and show two: for training, a share is drawn again.
+_DRAWN_AGAIN, _DRAWS = 0.12, 5
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ def make_synthetic_dataset(
 ) -> None:
     """Write a captioned motion data set, made from nothing but a seed, as `build_motion_dataset` would.
 
-    Every action comes up equally often as the first of a clip; a quarter of the clips (of those for training: two
-    thirds) show two or three, one after another. 80% of the clips are for training, 5% for validation, 15% for
-    testing; each has its mirror image `M<id>` in the same split. The same arguments give the same bytes.
+    Every action comes up equally often as the first of a clip; a quarter of the clips (of those for training: 70%)
+    show two or three, one after another. 80% of the clips are for training, 5% for validation, 15% for testing; each
+    has its mirror image `M<id>` in the same split. The same arguments give the same bytes.
 
     Args:
         output_dir (`str` or `os.PathLike`): folder to write; new or empty. It appears when it is complete.
@@ -110,7 +112,7 @@ def _plan_clips(num_motions: int, seed: int) -> list[list[tuple[int, str, str]]]
 def _make_clips(seed: int, batch: Sequence[tuple[int, str, str]]) -> list[SyntheticClip]:
     # The children of the seed after the two of `_plan_clips`, one a clip.
     rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index + 2,))) for index, _, _ in batch]
-    drawn = [_draw_clip(rng, action, _COMPOSED[split]) for rng, (_, action, split) in zip(rngs, batch, strict=True)]
+    drawn = [_draw_clip(rng, action, split) for rng, (_, action, split) in zip(rngs, batch, strict=True)]
     captions = [write_captions(segments, rng) for (segments, _), rng in zip(drawn, rngs, strict=True)]
     joints = controls_to_joints([controls for _, controls in drawn], rngs)
     return [
@@ -124,18 +126,19 @@ def _in_shuffled_rounds(items: Sequence[str], num: int, rng: np.random.Generator
     return [items[i] for _ in range(0, num, len(items)) for i in rng.permutation(len(items))][:num]
 
 
-def _draw_clip(
-    rng: np.random.Generator, action: str, share_composed: float
-) -> tuple[tuple[MotionAttributes, ...], np.ndarray]:
+def _draw_clip(rng: np.random.Generator, action: str, split: str) -> tuple[tuple[MotionAttributes, ...], np.ndarray]:
     """Segments beginning with an action, and their controls."""
-    composed = rng.random() < share_composed
+    composed = rng.random() < _COMPOSED[split]
+    draws_of_three = _DRAWS if split == "train" and composed and rng.random() < _DRAWN_AGAIN else 0
     while True:  # every action has forms that are short enough
         segments = [_draw_attributes(rng, action)]
-        for _ in range(int(rng.integers(1, 3)) if composed else 0):
+        others = 2 if draws_of_three else int(rng.integers(1, 3)) if composed else 0
+        for _ in range(others):
             segments.append(_draw_attributes(rng, _next_action(rng, segments[-1].action)))
         controls, num_shown = compose_controls(rng, segments)
-        if num_shown > int(composed):
+        if num_shown > (2 if draws_of_three else int(composed)):
             return tuple(segments[:num_shown]), controls
+        draws_of_three = max(draws_of_three - 1, 0)
 
 
 def _next_action(rng: np.random.Generator, previous: str) -> str:
