@@ -44,6 +44,8 @@ class MotionTrainer(Trainer):
     returns, and at each logging step the norm of the codebook's gradient from the orthonormal term and from the rest.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         *args,
@@ -142,15 +144,22 @@ class MotionTrainer(Trainer):
         updates the kernels of convolutions and the matrices of GPT-2's blocks, and AdamW the rest.
 
         Raises:
-            ValueError: if Muon is asked for under FSDP or DeepSpeed, which cut matrices into pieces.
+            ValueError: if Muon is asked for beside another optimizer than AdamW, or under FSDP or DeepSpeed, which cut
+                matrices into pieces.
         """
+        if self.optimizer is not None:
+            return self.optimizer
         optimizer = super().create_optimizer(model)
         bare = self.accelerator.unwrap_model(self.model if model is None else model)
-        if self.codebook_learning_rate is not None and len(optimizer.param_groups) == 2:
+        if self.codebook_learning_rate is not None:
             codebook = motion_codebook(bare)
             _take_out(optimizer, [codebook])
             optimizer.add_param_group({"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0})
-        if self.muon_learning_rate is not None and not isinstance(optimizer, MuonAdamW):
+        if self.muon_learning_rate is not None:
+            if not isinstance(optimizer, torch.optim.AdamW):
+                raise ValueError(
+                    f"muon_learning_rate: Muon stands beside torch's AdamW, but `optim` is {self.args.optim.value!r}."
+                )
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("muon_learning_rate: Muon needs whole matrices; train without FSDP and DeepSpeed.")
             matrices = [

@@ -260,6 +260,12 @@ def test_muon_trains_kernels_and_matrices_and_adamw_the_rest(language_model, tok
     assert torch.isfinite(tokenizer.codebook.weight).all()
 
 
+def test_muon_beside_another_optimizer_is_refused(tokenizer, tmp_path):
+    trainer = tokenizer_trainer(tokenizer, tmp_path, windows(), muon_learning_rate=1e-3, optim="sgd")
+    with pytest.raises(ValueError, match="Muon stands beside torch's AdamW, but `optim` is 'sgd'"):
+        trainer.create_optimizer()
+
+
 @pytest.mark.parametrize("state", [None, '{"global_step": 2, "log_his'], ids=["without state", "half a state"])
 def test_a_checkpoint_that_was_not_written_to_the_end_is_not_resumed(tokenizer, tmp_path, caplog, state):
     """The run goes on from the one before, to the same weights as without a break."""
