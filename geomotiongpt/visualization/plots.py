@@ -1,23 +1,30 @@
-"""Plots of a codebook and of a training run, drawn without pyplot: the caller's backend and figures stay untouched."""
+"""Plots of a codebook and of a training run."""
 
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .output import check_output_path, to_array, write_aside
+from .figure import (
+    BLUE,
+    LINES,
+    MUTED_TEXT,
+    ORANGE,
+    PALE_RED,
+    SUFFIXES,
+    add_legend,
+    make_figure,
+    save_figure,
+    style_axis,
+)
+from .output import check_output_path, to_array
 
-TEXT, MUTED_TEXT, LINES = "#1f2937", "#6b7280", "#d1d5db"
-BLUE, ORANGE, PALE_RED = "#2563eb", "#ea580c", "#fbd9d6"
-SUFFIXES = (".png", ".svg", ".pdf")
 COLUMNS = 3  # of small multiples
 # What the Trainer logs about itself rather than about the model.
 BOOKKEEPING = ("step", "epoch", "total_flos", "num_input_tokens_seen")
@@ -57,9 +64,9 @@ def plot_gram_matrix(gram: np.ndarray | torch.Tensor, path: str | os.PathLike, *
     distance = np.sum((gram - np.eye(num_codes)) ** 2)
     limit = float(np.clip(between.max(), 0.1, 1.0))
 
-    figure = _figure(10.0, 4.6, title)
+    figure = make_figure(10.0, 4.6, title)
     matrix, histogram = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    _style(matrix, rf"{num_codes:,} codes, $\Vert G - I \Vert_F^2$ = {distance:.4g}", "code", "code")
+    style_axis(matrix, rf"{num_codes:,} codes, $\Vert G - I \Vert_F^2$ = {distance:.4g}", "code", "code")
     image = matrix.imshow(gram, cmap="RdBu_r", vmin=-limit, vmax=limit)
     matrix.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     matrix.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -68,11 +75,13 @@ def plot_gram_matrix(gram: np.ndarray | torch.Tensor, path: str | os.PathLike, *
     bar.outline.set_visible(False)
     bar.ax.tick_params(color=LINES, labelcolor=MUTED_TEXT, labelsize=9)
 
-    _style(histogram, f"Largest |cosine| of two codes: {between.max():.4g}", "|cosine|", "pairs of codes", grid=True)
+    style_axis(
+        histogram, f"Largest |cosine| of two codes: {between.max():.4g}", "|cosine|", "pairs of codes", grid=True
+    )
     histogram.hist(between, bins=min(50, max(10, num_codes)), range=(0.0, limit), color=BLUE, log=True)
     histogram.set_xlim(0, limit * 1.03)
     histogram.axvline(between.max(), color=ORANGE, linewidth=1.5)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_code_usage(counts: np.ndarray | torch.Tensor, path: str | os.PathLike, *, title: str | None = None) -> Path:
@@ -105,10 +114,10 @@ def plot_code_usage(counts: np.ndarray | torch.Tensor, path: str | os.PathLike, 
     perplexity = math.exp(-np.sum(shares * np.log(shares)))
     num_codes, num_dead = len(counts), len(counts) - len(used)
 
-    figure = _figure(8.0, 4.4, title)
+    figure = make_figure(8.0, 4.4, title)
     axis = figure.subplots()
     heading = f"perplexity {perplexity:.1f}, {len(used):,} of {num_codes:,} codes used, {num_dead:,} dead"
-    _style(axis, heading, "code, by rank of use", "times used", grid=True)
+    style_axis(axis, heading, "code, by rank of use", "times used", grid=True)
     axis.bar(np.arange(num_codes) + 0.5, ranked, width=1.0, color=BLUE, linewidth=0)
     axis.axhline(used.sum() / num_codes, color=ORANGE, linewidth=1.2, linestyle="--", label="even use")
     if num_dead:
@@ -116,8 +125,8 @@ def plot_code_usage(counts: np.ndarray | torch.Tensor, path: str | os.PathLike, 
     if used[0] >= 50 * np.median(used):
         axis.set_yscale("log")
     axis.set_xlim(0, num_codes)
-    _legend(figure, "outside lower right")
-    return _save(figure, path)
+    add_legend(figure, "outside lower right")
+    return save_figure(figure, path)
 
 
 def plot_training_history(
@@ -150,14 +159,14 @@ def plot_training_history(
         )
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(4.2 * columns, 2.8 * rows + 0.4, None)
+    figure = make_figure(4.2 * columns, 2.8 * rows + 0.4, None)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, key in zip(axes, panels, strict=False):
         _draw_curves(axis, key, curves)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    _legend(figure, "outside upper right")
-    return _save(figure, path)
+    add_legend(figure, "outside upper right")
+    return save_figure(figure, path)
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
@@ -183,7 +192,7 @@ def _panel_order(key: str) -> int:
 
 
 def _draw_curves(axis: Axes, key: str, curves: dict[str, tuple[list[float], list[float]]]) -> None:
-    _style(axis, key.replace("_", " "), "step", None, grid=True)
+    style_axis(axis, key.replace("_", " "), "step", None, grid=True)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     drawn: list[float] = []
     for name, label, colour in ((key, "training", BLUE), (f"eval_{key}", "evaluation", ORANGE)):
@@ -196,45 +205,3 @@ def _draw_curves(axis: Axes, key: str, curves: dict[str, tuple[list[float], list
         axis.set_yscale("log")
     else:
         axis.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
-
-
-def _figure(width: float, height: float, title: str | None) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, color=TEXT, fontsize=13)
-    return figure
-
-
-def _style(axis: Axes, title: str | None, x_label: str, y_label: str | None, *, grid: bool = False) -> None:
-    if title:
-        axis.set_title(title, color=TEXT, fontsize=11, loc="left")
-    axis.set_xlabel(x_label, color=MUTED_TEXT)
-    if y_label:
-        axis.set_ylabel(y_label, color=MUTED_TEXT)
-    axis.tick_params(which="both", color=LINES, labelcolor=MUTED_TEXT, labelsize=9)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(LINES)
-    if grid:
-        axis.grid(axis="y", color=LINES, linewidth=0.6, alpha=0.7)
-        axis.set_axisbelow(True)
-
-
-def _legend(figure: Figure, place: Literal["outside upper right", "outside lower right"]) -> None:
-    """One legend for all panels, outside them."""
-    found = (pair for axis in figure.axes for pair in zip(*axis.get_legend_handles_labels(), strict=True))
-    handles = {label: handle for handle, label in found}
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc=place,
-        ncols=len(handles),
-        frameon=False,
-        labelcolor=MUTED_TEXT,
-        fontsize=9,
-    )
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    suffix = path.suffix.lower().removeprefix(".")
-    return write_aside(path, lambda file: figure.savefig(file, format=suffix))
