@@ -48,7 +48,13 @@ setup(
         "transformers>=5.21,<6",
     ],
     extras_require={
-        "evaluation": ["evaluate>=0.4.6,<1"],
+        "evaluation": [
+            "evaluate>=0.4.6,<1",
+            "pycocoevalcap>=1.2,<2",
+            "rouge-score>=0.1.2,<1",
+            "sacrebleu>=2.4,<3",
+        ],
+        "bert-score": ["bert-score>=0.3.13,<0.4"],
         "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["geomotiongpt=geomotiongpt.cli:main"]},

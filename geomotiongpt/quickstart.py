@@ -11,7 +11,7 @@ import torch
 from .data.loader import load_motion_dataset
 from .data.synthetic import make_synthetic_dataset
 from .data.training_sets import normalised_clips
-from .evaluation.attributes import synthetic_accuracy
+from .evaluation.attributes import EmbeddedAttributes, attribute_accuracy
 from .evaluation.reconstruction import encode_clips, evaluate_reconstruction
 from .evaluation.results import make_result
 from .models.geometry import codebook_geometry, gram_matrix
@@ -87,7 +87,7 @@ def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: i
     reconstruction, counts = evaluate_reconstruction(model.motion_tokenizer, extractor, clips)
     codes = encode_clips(model.motion_tokenizer, clips)
     captions, references = caption_codes(model, processor, codes), test["captions"]
-    accuracy = synthetic_accuracy(captions, references)
+    accuracy = attribute_accuracy(captions, references, EmbeddedAttributes())
     geometry = {f"language_model_{key}": value for key, value in _geometry(model).items()}
     result = make_result(
         command=f"geomotiongpt quickstart --num-motions {num_motions} --seed {seed}",

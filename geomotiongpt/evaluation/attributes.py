@@ -3,8 +3,23 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..data.synthetic_captions import read_attributes
+
+_THEN = " then "
+_Z = 1.96  # standard deviations on either side of a 95% interval
+
+
+class AttributeReader(Protocol):
+    """Reads attributes from captions."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the attributes."""
+
+    def read(self, caption: str) -> dict[str, str | None]:
+        """The value of each attribute that a caption names; None where it names none."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +32,11 @@ class AttributeWords:
     """
 
     phrases: Mapping[str, Mapping[str, Sequence[str]]]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the attributes."""
+        return tuple(self.phrases)
 
     @classmethod
     def from_labels(cls, labels: Mapping) -> "AttributeWords":
@@ -48,57 +68,68 @@ class AttributeWords:
         return next((value for value, phrases in values.items() if not phrases), None)
 
 
+class EmbeddedAttributes:
+    """Reads captions of the embedded synthetic data by its oracle: the actions in order, and the sides in order."""
+
+    names = ("action", "side")
+
+    def read(self, caption: str) -> dict[str, str | None]:
+        """Actions joined by "then", and sides likewise ("-" for a part without one); None where there is none."""
+        parts = read_attributes(caption)
+        sides = _THEN.join(part.side or "-" for part in parts) if any(part.side for part in parts) else None
+        return {"action": _THEN.join(part.action for part in parts) or None, "side": sides}
+
+    @staticmethod
+    def is_single(action: str) -> bool:
+        """Whether it is one action and no sequence of several."""
+        return _THEN not in action
+
+
+def shown_attributes(references: Sequence[Sequence[str]], reader: AttributeReader) -> dict[str, list[str | None]]:
+    """What each motion shows, as most of its references name it.
+
+    Args:
+        references: the captions of each motion.
+        reader: how captions name attributes.
+
+    Returns:
+        attribute -> value of each motion; None where no reference names one.
+    """
+    shown: dict[str, list[str | None]] = {name: [] for name in reader.names}
+    for group in references:
+        read = [reader.read(reference) for reference in group]
+        for name, values in shown.items():
+            named = [reference[name] for reference in read if reference[name] is not None]
+            values.append(max(named, key=named.count) if named else None)
+    return shown
+
+
 def attribute_accuracy(
-    captions: Sequence[str], references: Sequence[Sequence[str]], words: AttributeWords
+    captions: Sequence[str], references: Sequence[Sequence[str]], reader: AttributeReader
 ) -> dict[str, dict[str, float | None]]:
     """Share of captions that name an attribute as the references do.
 
     Args:
         captions: one generated caption a motion.
         references: the captions of each motion; the value of an attribute is the one that most of them name.
-        words: how captions name attributes.
+        reader: how captions name attributes.
 
     Returns:
-        for each attribute `mean` (share right among the motions whose references name it, None if there are none)
-        and `n` (how many those are).
+        for each attribute `mean` (share right among the motions whose references name it), `ci95` (half the width of
+        its 95% interval, Agresti and Coull 1998, which is not 0 at 0% and 100%) and `n` (how many motions those are);
+        None for both where there are none.
     """
+    read = [reader.read(caption) for caption in captions]
     result = {}
-    read_captions = [words.read(caption) for caption in captions]
-    read_references = [[words.read(reference) for reference in group] for group in references]
-    for name in words.phrases:
-        right = []
-        for caption, group in zip(read_captions, read_references, strict=True):
-            named = [reference[name] for reference in group if reference[name] is not None]
-            if named:
-                right.append(caption[name] == max(named, key=named.count))
-        result[name] = _share(right)
+    for name, values in shown_attributes(references, reader).items():
+        pairs = zip(read, values, strict=True)
+        result[name] = _share([caption[name] == value for caption, value in pairs if value is not None])
     return result
 
 
-def synthetic_accuracy(
-    captions: Sequence[str], references: Sequence[Sequence[str]]
-) -> dict[str, dict[str, float | None]]:
-    """Accuracy on the embedded data, by its oracle.
-
-    Args:
-        captions: one generated caption a motion.
-        references: the captions of each motion.
-
-    Returns:
-        `action`: share whose actions are those shown, in order; `side`: among the motions with a side, share whose
-        sides are right, in order; each as `mean` and `n`.
-    """
-    actions, sides = [], []
-    for caption, group in zip(captions, references, strict=True):
-        said, shown = read_attributes(caption), read_attributes(group[0])
-        actions.append([part.action for part in said] == [part.action for part in shown])
-        if any(part.side for part in shown):
-            sides.append([part.side for part in said] == [part.side for part in shown])
-    return {
-        "action": _share(actions),
-        "side": _share(sides),
-    }
-
-
 def _share(right: Sequence[bool]) -> dict[str, float | None]:
-    return {"mean": sum(right) / len(right) if right else None, "n": len(right)}
+    n = len(right)
+    if not n:
+        return {"mean": None, "ci95": None, "n": 0}
+    adjusted = (sum(right) + _Z**2 / 2) / (n + _Z**2)
+    return {"mean": sum(right) / n, "ci95": _Z * (adjusted * (1 - adjusted) / (n + _Z**2)) ** 0.5, "n": n}

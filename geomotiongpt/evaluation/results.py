@@ -3,13 +3,17 @@
 import json
 import os
 import platform
+import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import EvalResult
 
 SCHEMA_VERSION = 1
+_TASK = ("motion-to-text", "Motion captioning")
 
 
 def make_result(
@@ -24,8 +28,12 @@ def make_result(
         protocol: how.
         metrics: name -> value, or {"mean", "ci95", "n"}.
     """
+    from .. import __version__
+
     packages = ("torch", "transformers", "datasets", "accelerate", "numpy")
     environment = {
+        "geomotiongpt": __version__,
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -40,6 +48,68 @@ def make_result(
         "metrics": metrics,
         "environment": environment,
     }
+
+
+def git_commit() -> str | None:
+    """The commit of the source checkout that runs, "-modified" behind it if files differ; None for an installation."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            [
+                "git",
+                "-C",
+                str(package.parent),
+                "describe",
+                "--always",
+                "--abbrev=40",
+                "--dirty=-modified",
+                "--exclude=*",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or a checkout it does not trust
+        return None
+    return done.stdout.strip()
+
+
+def format_score(value: Any) -> str:
+    """One score: at least four digits, with its interval and number where it has them."""
+    if value is None:
+        return "-"
+    if not isinstance(value, Mapping):
+        return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:.0f}"
+    if value["mean"] is None:
+        return "-"
+    interval = "" if value["ci95"] is None else f" ± {value['ci95']:.2g}"
+    return f"{value['mean']:.4g}{interval} (n = {value['n']})"
+
+
+def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
+    """Entries of a model card's model-index, one for each metric that has a value.
+
+    Args:
+        result: in the common schema.
+        data_name: of the data set measured on.
+    """
+    task, task_name = _TASK
+    values = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
+    return [
+        EvalResult(
+            task_type=task,
+            task_name=task_name,
+            dataset_type="motion",
+            dataset_name=data_name,
+            dataset_split=result["protocol"].get("population", {}).get("split"),
+            metric_type=key,
+            metric_value=value,
+        )
+        for key, value in values.items()
+        if value is not None
+    ]
 
 
 def save_json(value: Any, path: str | Path) -> Path:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from geomotiongpt.data.synthetic import generate_synthetic_clips
-from geomotiongpt.evaluation.attributes import AttributeWords, attribute_accuracy, synthetic_accuracy
+from geomotiongpt.evaluation.attributes import AttributeWords, EmbeddedAttributes, attribute_accuracy, shown_attributes
 
 LABELS = {
     "about": "which words name what",
@@ -13,6 +13,16 @@ LABELS = {
     "side": ["left", "right"],
     "style": {"normal": [], "tired": ["as if tired", "wearily"], "proud": ["proudly"]},
 }
+
+
+def scores(accuracy: dict) -> dict:
+    """Mean and number, without the interval."""
+    return {name: (score["mean"], score["n"]) for name, score in accuracy.items()}
+
+
+def embedded_accuracy(captions, references) -> dict:
+    """Mean and number on the embedded data."""
+    return scores(attribute_accuracy(captions, references, EmbeddedAttributes()))
 
 
 @pytest.fixture
@@ -71,24 +81,41 @@ def test_labels_without_an_attribute_are_refused(missing):
 def test_accuracy_is_the_share_of_captions_that_name_what_their_references_name(words):
     captions = ["walks with the left leg", "waves", "waves right proudly", "stands"]
     references = [["walks left"], ["waves the right hand"], ["walks to the right, proudly"], ["a person stands"]]
-    accuracy = attribute_accuracy(captions, references, words)
-    assert accuracy["action"] == {"mean": pytest.approx(2 / 3), "n": 3}  # the last references name none
-    assert accuracy["side"] == {"mean": pytest.approx(2 / 3), "n": 3}
-    assert accuracy["style"] == {"mean": 1, "n": 4}
+    accuracy = scores(attribute_accuracy(captions, references, words))
+    assert accuracy["action"] == (pytest.approx(2 / 3), 3)  # the last references name none
+    assert accuracy["side"] == (pytest.approx(2 / 3), 3)
+    assert accuracy["style"] == (1, 4)
+
+
+@pytest.mark.parametrize(("right", "n", "half"), [(50, 100, 0.0961), (100, 100, 0.0259), (2, 2, 0.3810)])
+def test_the_interval_of_a_share_does_not_vanish_at_its_ends(words, right, n, half):
+    captions = ["walks"] * right + ["waves"] * (n - right)
+    score = attribute_accuracy(captions, [["walks"]] * n, words)["action"]
+    assert score == {"mean": right / n, "ci95": pytest.approx(half, abs=2e-4), "n": n}
+
+
+def test_an_attribute_that_no_reference_names_has_no_accuracy(words):
+    score = attribute_accuracy(["walks left"], [["walks"]], words)["side"]
+    assert score == {"mean": None, "ci95": None, "n": 0}
+
+
+def test_what_a_motion_shows_is_what_most_references_name(words):
+    shown = shown_attributes([["walks left", "waves left", "walks"], ["stands", "turns"]], words)
+    assert shown == {"action": ["walk", None], "side": ["left", None], "style": ["normal", "normal"]}
 
 
 def test_the_references_of_a_motion_vote(words):
     references = [["walks left", "waves left", "walks", "goes right"]]
     for caption, right in (("walks left", 1), ("waves left", 0)):
         assert attribute_accuracy([caption], references, words)["action"]["mean"] == right
-    assert attribute_accuracy(["to the right"], references, words)["side"] == {"mean": 0, "n": 1}
+    assert scores(attribute_accuracy(["to the right"], references, words))["side"] == (0, 1)
 
 
 def test_captions_and_references_must_belong_together(words):
     with pytest.raises(ValueError):
         attribute_accuracy(["walks"], [["walks"], ["waves"]], words)
     with pytest.raises(ValueError):
-        synthetic_accuracy(["a person walks forward."], [])
+        embedded_accuracy(["a person walks forward."], [])
 
 
 def test_accuracy_on_the_embedded_data_asks_for_actions_and_sides_in_order():
@@ -97,28 +124,25 @@ def test_accuracy_on_the_embedded_data_asks_for_actions_and_sides_in_order():
         ["a person raises the right arm."],
         ["a person squats twice."],
     ]
-    perfect = synthetic_accuracy([group[0] for group in references], references)
-    assert perfect == {"action": {"mean": 1, "n": 3}, "side": {"mean": 1, "n": 2}}
+    perfect = embedded_accuracy([group[0] for group in references], references)
+    assert perfect == {"action": (1, 3), "side": (1, 2)}
     swapped = [
         "a person waves the left hand, then walks forward.",
         "a person raises the left arm.",
         "a person squats.",
     ]
-    assert synthetic_accuracy(swapped, references) == {
-        "action": {"mean": pytest.approx(2 / 3), "n": 3},
-        "side": {"mean": 0, "n": 2},
-    }
-    gibberish = synthetic_accuracy(["walks walks left", "", "the the the"], references)
-    assert gibberish["action"]["mean"] == gibberish["side"]["mean"] == 0
+    assert embedded_accuracy(swapped, references) == {"action": (pytest.approx(2 / 3), 3), "side": (0, 2)}
+    gibberish = embedded_accuracy(["walks walks left", "", "the the the"], references)
+    assert gibberish == {"action": (0, 3), "side": (0, 2)}
 
 
 def test_the_captions_of_the_embedded_data_agree_with_each_other():
     groups = [[segment.caption for segment in clip.captions] for clip in generate_synthetic_clips(20)]
     for said in (-1, 0):
-        accuracy = synthetic_accuracy([group[said] for group in groups], groups)
-        assert accuracy["action"] == {"mean": 1, "n": 20} and accuracy["side"]["mean"] == 1
-    shifted = synthetic_accuracy([group[0] for group in groups[1:] + groups[:1]], groups)
-    assert shifted["action"]["mean"] < 0.5
+        accuracy = embedded_accuracy([group[said] for group in groups], groups)
+        assert accuracy["action"] == (1, 20) and accuracy["side"][0] == 1
+    shifted = embedded_accuracy([group[0] for group in groups[1:] + groups[:1]], groups)
+    assert shifted["action"][0] < 0.5
 
 
 def test_the_labels_of_the_real_motions_read_their_captions(real_data):

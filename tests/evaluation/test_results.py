@@ -2,12 +2,14 @@
 
 import json
 import platform
+import subprocess
 
 import pytest
 import torch
 import transformers
 
-from geomotiongpt.evaluation.results import make_result, save_json
+from geomotiongpt.evaluation import results
+from geomotiongpt.evaluation.results import git_commit, make_result, save_json
 
 
 def test_a_result_holds_what_was_measured_how_and_in_what_environment(tmp_path):
@@ -22,11 +24,33 @@ def test_a_result_holds_what_was_measured_how_and_in_what_environment(tmp_path):
     assert list(result) == ["schema", "command", "model", "data", "protocol", "metrics", "environment"]
     assert result["schema"] == 1 and {name: result[name] for name in parts} == parts
     environment = result["environment"]
+    assert environment["git_commit"] == git_commit()
     assert environment["python"] == platform.python_version()
     assert environment["transformers"] == transformers.__version__
     assert torch.__version__.startswith(environment["torch"].split("+")[0])
     assert environment["threads"] == torch.get_num_threads()
     assert json.loads(save_json(result, tmp_path / "result.json").read_text()) == result
+
+
+def test_the_commit_is_that_of_the_checkout_and_says_when_files_differ(tmp_path, monkeypatch):
+    package = tmp_path / "project" / "geomotiongpt"
+    (package / "evaluation").mkdir(parents=True)
+    (package / "file.py").write_text("1")
+    monkeypatch.setattr(results, "__file__", str(package / "evaluation" / "results.py"))
+    assert git_commit() is None, "an installed package is no checkout"
+
+    def git(*command):
+        identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.com"]
+        done = subprocess.run(["git", "-C", package.parent, *identity, *command], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("tag", "-a", "v1", "-m", "a tag is no commit")
+    assert git_commit() == git("rev-parse", "HEAD") and len(git_commit()) == 40
+    (package / "file.py").write_text("2")
+    assert git_commit() == git("rev-parse", "HEAD") + "-modified"
 
 
 def test_json_is_written_readably_into_a_new_folder(tmp_path):
