@@ -19,8 +19,6 @@ _CLIPS_PER_BATCH = 64  # enough to amortise calls, few enough for the cache
 _SPLIT_ROUND = ("train",) * 16 + ("val",) + ("test",) * 3
 # Share of the clips that show more than one action: the hardest to learn, so training sees more of them.
 _COMPOSED = {"train": 0.7, "val": 0.25, "test": 0.25}
-# Most draws of three actions are longer than a clip may be and show two: for training, a share is drawn again.
-_DRAWN_AGAIN, _DRAWS = 0.12, 5
 
 
 @dataclass(frozen=True)
@@ -129,16 +127,13 @@ def _in_shuffled_rounds(items: Sequence[str], num: int, rng: np.random.Generator
 def _draw_clip(rng: np.random.Generator, action: str, split: str) -> tuple[tuple[MotionAttributes, ...], np.ndarray]:
     """Segments beginning with an action, and their controls."""
     composed = rng.random() < _COMPOSED[split]
-    draws_of_three = _DRAWS if split == "train" and composed and rng.random() < _DRAWN_AGAIN else 0
     while True:  # every action has forms that are short enough
         segments = [_draw_attributes(rng, action)]
-        others = 2 if draws_of_three else int(rng.integers(1, 3)) if composed else 0
-        for _ in range(others):
+        for _ in range(int(rng.integers(1, 3)) if composed else 0):
             segments.append(_draw_attributes(rng, _next_action(rng, segments[-1].action)))
         controls, num_shown = compose_controls(rng, segments)
-        if num_shown > (2 if draws_of_three else int(composed)):
+        if num_shown > int(composed):
             return tuple(segments[:num_shown]), controls
-        draws_of_three = max(draws_of_three - 1, 0)
 
 
 def _next_action(rng: np.random.Generator, previous: str) -> str:

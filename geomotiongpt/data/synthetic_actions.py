@@ -352,7 +352,7 @@ def _jump(rng: np.random.Generator, attributes: MotionAttributes, pace: float) -
 
 
 def _jump_forward(rng: np.random.Generator, attributes: MotionAttributes, pace: float) -> np.ndarray:
-    return _leaps(rng, _repetitions(rng, attributes), rng.uniform(0.5, 0.8))
+    return _leaps(rng, _repetitions(rng, attributes), rng.uniform(0.8, 1.2))
 
 
 def _hop(rng: np.random.Generator, attributes: MotionAttributes, pace: float) -> np.ndarray:
