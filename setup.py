@@ -55,7 +55,7 @@ setup(
             "sacrebleu>=2.4,<3",
         ],
         "bert-score": ["bert-score>=0.3.13,<0.4"],
-        "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"],
+        "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "scipy>=1.13", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["geomotiongpt=geomotiongpt.cli:main"]},
     classifiers=[

@@ -38,7 +38,7 @@ def write_captions(
     *,
     batch_size: int = 64,
     **generate_kwargs,
-) -> list[str]:
+) -> list[str] | None:
     """Captions every motion of a split and writes `{"id", "prediction", "references"}`, one JSON object a line.
 
     Batches depend on the data and `batch_size` alone, so that the captions do not depend on how many processes share
@@ -54,7 +54,7 @@ def write_captions(
         **generate_kwargs: for `generate`; the model's generation configuration by default.
 
     Returns:
-        the captions, in the order of the split.
+        the captions, in the order of the split; None in all processes but the first.
 
     Raises:
         ValueError: if the files there come from another model, other data or other settings, or the processes of a
@@ -89,6 +89,8 @@ def write_captions(
         if state.is_main_process:
             _join_parts(path, ids, dataset["captions"])
         state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
     with open(path, encoding="utf-8") as file:
         return [json.loads(line)["prediction"] for line in file]
 

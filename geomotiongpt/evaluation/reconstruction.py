@@ -1,17 +1,32 @@
 """How well a motion tokenizer gives back what it was given, and how it uses its codes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..models.feature_extraction_motion import MotionFeatureExtractor
-from ..models.geometry import codebook_geometry, usage_statistics
+from ..models.geometry import codebook_geometry, usage_statistics, welch_bound
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.motion_representation import features_to_joints, get_motion_representation
+from .physics import MILLIMETRES_PER_METRE, acceleration_error
 
-MILLIMETRES_PER_METRE = 1000.0
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Clips as a motion tokenizer gives them back.
+
+    Args:
+        features: of each clip, not normalised, (frames, F) float32; frames that fill no code are missing.
+        targets: what went in, not normalised, cut to the same frames.
+        code_counts: (num_codes,) how often each code was chosen.
+    """
+
+    features: list[np.ndarray]
+    targets: list[np.ndarray]
+    code_counts: Tensor
 
 
 @torch.no_grad()
@@ -36,13 +51,13 @@ def encode_clips(model: MotionTokenizer, clips: Sequence[np.ndarray], *, batch_s
 
 
 @torch.no_grad()
-def evaluate_reconstruction(
+def reconstruct_clips(
     model: MotionTokenizer,
     feature_extractor: MotionFeatureExtractor,
     clips: Sequence[np.ndarray],
     *,
     batch_size: int = 64,
-) -> tuple[dict[str, float], Tensor]:
+) -> Reconstruction:
     """Encodes and decodes whole clips, without noise.
 
     Args:
@@ -52,10 +67,7 @@ def evaluate_reconstruction(
         batch_size: clips at a time.
 
     Returns:
-        the metrics and the histogram of the codes (num_codes,). Metrics: `joint_error_mm`, mean distance of joints
-        1.. relative to the root, in the body's own heading (no trajectory); `mpjpe_mm`, mean distance of all joints in
-        the world, trajectory integrated; both are means over clips of means over frames. Also `perplexity`,
-        `codes_used`, `dead_codes` and the codebook's geometry.
+        the clips in their order, and how often each code was chosen.
 
     Raises:
         ValueError: if there are no clips, or one is shorter than one code.
@@ -66,44 +78,131 @@ def evaluate_reconstruction(
     was_training = model.training
     model.eval()
     counts = torch.zeros(model.config.num_codes, dtype=torch.long)
-    local_errors, world_errors = [], []
+    features: list[np.ndarray] = [np.empty(0, np.float32)] * len(clips)
     for batch in _batches(clips, batch_size):
         values, mask = _pad([clips[index] for index in batch], model.device)
         output = model(values, mask, return_loss=False)
         counts += torch.bincount(output.motion_codes[output.motion_code_mask].cpu(), minlength=len(counts))
         for row, index in enumerate(batch):
-            decoded = output.motion_values[row][output.motion_mask[row]]
-            target = feature_extractor.denormalise(clips[index][: len(decoded)])
-            local, world = joint_errors(
-                feature_extractor.denormalise(decoded), target, feature_extractor.representation
-            )
-            local_errors.append(local)
-            world_errors.append(world)
+            features[index] = feature_extractor.denormalise(output.motion_values[row][output.motion_mask[row]])
     model.train(was_training)
-    metrics = {"joint_error_mm": float(np.mean(local_errors)), "mpjpe_mm": float(np.mean(world_errors))}
-    return {**metrics, **usage_statistics(counts), **codebook_geometry(model.codebook.weight)}, counts
+    targets = [
+        feature_extractor.denormalise(clip[: len(decoded)]) for clip, decoded in zip(clips, features, strict=True)
+    ]
+    return Reconstruction(features, targets, counts)
 
 
-def joint_errors(features: np.ndarray, target: np.ndarray, representation: str) -> tuple[float, float]:
-    """Mean joint error without and with trajectory, in millimetres.
+def reconstruction_metrics(
+    reconstruction: Reconstruction, model: MotionTokenizer, representation: str
+) -> dict[str, float]:
+    """The metrics of `evaluate_reconstruction`, from clips that are decoded already.
 
     Args:
-        features: (frames, F), not normalised.
+        reconstruction: by `reconstruct_clips`.
+        model: the tokenizer that made it.
+        representation: of the features.
+    """
+    errors = [
+        reconstruction_errors(features, target, representation)
+        for features, target in zip(reconstruction.features, reconstruction.targets, strict=True)
+    ]
+    return {
+        **{name: float(np.mean([error[name] for error in errors])) for name in errors[0]},
+        **usage_statistics(reconstruction.code_counts),
+        **codebook_geometry(model.codebook.weight),
+        "welch_bound": welch_bound(*model.codebook.weight.shape),
+    }
+
+
+def evaluate_reconstruction(
+    model: MotionTokenizer,
+    feature_extractor: MotionFeatureExtractor,
+    clips: Sequence[np.ndarray],
+    *,
+    batch_size: int = 64,
+) -> tuple[dict[str, float], Tensor]:
+    """Encodes and decodes whole clips, without noise, and measures what came back.
+
+    Args:
+        model: the tokenizer; its training mode is left as it was.
+        feature_extractor: that normalised the clips.
+        clips: normalised features (frames, F) each.
+        batch_size: clips at a time.
+
+    Returns:
+        the metrics and the histogram of the codes (num_codes,). Metrics: those of `reconstruction_errors` as means
+        over clips; `perplexity`, `codes_used`, `dead_codes`; the codebook's geometry, and `welch_bound`, the smallest
+        `gram_error` that its size allows.
+
+    Raises:
+        ValueError: if there are no clips, or one is shorter than one code.
+    """
+    reconstruction = reconstruct_clips(model, feature_extractor, clips, batch_size=batch_size)
+    metrics = reconstruction_metrics(reconstruction, model, feature_extractor.representation)
+    return metrics, reconstruction.code_counts
+
+
+def reconstruction_errors(features: np.ndarray, target: np.ndarray, representation: str) -> dict[str, float]:
+    """How far a clip is from what it should be.
+
+    Args:
+        features: (frames, F), not normalised; at least 3 frames.
         target: (frames, F), not normalised.
         representation: their representation.
 
     Returns:
-        root-relative error of joints 1.. in the body's heading, and MPJPE of all joints in the world.
+        means over frames. `joint_error_mm`: mean distance of joints 1.. relative to the root, in the body's own
+        heading (no trajectory); `mpjpe_mm`: of all joints in the world, trajectory integrated; `pa_mpjpe_mm`: the same
+        after the best similarity transform of each frame; `acceleration_error_mm_per_frame2`: of their accelerations
+        in the world.
     """
     facts = get_motion_representation(representation)
     to_mm = facts.unit_in_metres * MILLIMETRES_PER_METRE
     difference = np.asarray(features, np.float64) - np.asarray(target, np.float64)
     positions = difference[:, facts.feature_slices["positions"]].reshape(len(difference), -1, 3)
     positions[..., 1] -= difference[:, facts.feature_slices["root_height"]]
-    world = features_to_joints(np.asarray(features, np.float64), representation)
-    world_target = features_to_joints(np.asarray(target, np.float64), representation)
-    local_error = np.linalg.norm(positions, axis=-1).mean()
-    return float(local_error * to_mm), float(np.linalg.norm(world - world_target, axis=-1).mean() * to_mm)
+    world, world_target = (
+        features_to_joints(np.asarray(rows, np.float64), representation) for rows in (features, target)
+    )
+    return {
+        "joint_error_mm": float(np.linalg.norm(positions, axis=-1).mean() * to_mm),
+        "mpjpe_mm": float(np.linalg.norm(world - world_target, axis=-1).mean() * to_mm),
+        "pa_mpjpe_mm": float(
+            np.linalg.norm(procrustes_align(world, world_target) - world_target, axis=-1).mean() * to_mm
+        ),
+        "acceleration_error_mm_per_frame2": acceleration_error(world, world_target, representation),
+    }
+
+
+def joint_errors(features: np.ndarray, target: np.ndarray, representation: str) -> tuple[float, float]:
+    """`joint_error_mm` and `mpjpe_mm` of `reconstruction_errors`."""
+    errors = reconstruction_errors(features, target, representation)
+    return errors["joint_error_mm"], errors["mpjpe_mm"]
+
+
+def procrustes_align(joints: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Each frame moved, turned and scaled to lie as close to its target as it can; never mirrored.
+
+    Args:
+        joints: (..., J, 3).
+        target: (..., J, 3).
+
+    Returns:
+        the aligned joints, of the same shape; joints that all coincide come to lie on the target's mean.
+
+    Source: Umeyama, Least-Squares Estimation of Transformation Parameters Between Two Point Patterns (PAMI 1991).
+    """
+    target_mean = target.mean(axis=-2, keepdims=True)
+    centred = joints - joints.mean(axis=-2, keepdims=True)
+    covariance = np.swapaxes(centred, -1, -2) @ (target - target_mean)
+    u, scales, vt = np.linalg.svd(covariance)
+    # Where the best orthogonal map is a reflection, the axis that matters least is turned round
+    signs = np.ones_like(scales)
+    signs[..., 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
+    rotation = (u * signs[..., None, :]) @ vt
+    spread = np.square(centred).sum(axis=(-1, -2))
+    scale = (scales * signs).sum(axis=-1) / np.where(spread > 0, spread, 1.0)
+    return scale[..., None, None] * (centred @ rotation) + target_mean
 
 
 def _batches(clips: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:

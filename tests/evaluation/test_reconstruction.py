@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenizerConfig, get_motion_representation
-from geomotiongpt.evaluation.reconstruction import encode_clips, evaluate_reconstruction, joint_errors
+from geomotiongpt.evaluation.reconstruction import (
+    encode_clips,
+    evaluate_reconstruction,
+    joint_errors,
+    procrustes_align,
+    reconstruct_clips,
+    reconstruction_errors,
+    reconstruction_metrics,
+)
 
 SKELETONS = [("humanml3d", 22, 0.01), ("kitml", 21, 10.0)]  # name, joints, ten millimetres
 
@@ -166,3 +174,85 @@ def test_codes_of_many_clips_come_in_the_order_of_the_clips(tiny_tokenizer_model
     for row, clip in zip(codes, clips, strict=True):
         expected = tiny_tokenizer_model.encode(torch.from_numpy(clip)[None]).motion_codes[0]
         np.testing.assert_array_equal(row, expected)
+
+
+# Alignment and acceleration
+
+
+def rotation_matrix(seed):
+    """A random proper rotation."""
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    return rotation * np.sign(np.linalg.det(rotation))
+
+
+def test_alignment_undoes_another_move_turn_and_scale_in_every_frame():
+    target = np.random.default_rng(0).normal(size=(5, 22, 3))
+    moved = np.stack([(frame @ rotation_matrix(i)) * (0.3 + i) + 7 * i for i, frame in enumerate(target)])
+    np.testing.assert_allclose(procrustes_align(moved, target), target, atol=1e-9)
+
+
+def test_alignment_never_mirrors():
+    target = np.random.default_rng(0).normal(size=(3, 22, 3)) * (3, 2, 1)
+    aligned = procrustes_align(target * (-1, 1, 1), target)
+    assert np.linalg.norm(aligned - target, axis=-1).mean() > 0.3
+    centred = target - target.mean(axis=1, keepdims=True)
+    for frame, mirrored in zip(aligned - aligned.mean(axis=1, keepdims=True), centred * (-1, 1, 1), strict=True):
+        assert np.linalg.det(np.linalg.lstsq(mirrored, frame, rcond=None)[0]) > 0
+
+
+def test_alignment_is_the_best_there_is_near_it():
+    generator = np.random.default_rng(0)
+    target = generator.normal(size=(1, 22, 3))
+    noisy = target + 0.3 * generator.normal(size=target.shape)
+    best = np.square(procrustes_align(noisy, target) - target).sum()
+    assert best < np.square(noisy - target).sum()
+    centre = target.mean(axis=1, keepdims=True)
+    for seed in range(20):
+        nudge = np.linalg.qr(np.eye(3) + 0.05 * np.random.default_rng(seed).normal(size=(3, 3)))[0]
+        nudge *= np.sign(np.diag(nudge))
+        turned = (procrustes_align(noisy, target) - centre) @ nudge * (1 + 0.02 * (-1) ** seed) + centre
+        assert np.square(turned - target).sum() > best
+
+
+def test_alignment_of_joints_that_coincide_is_finite():
+    target = np.random.default_rng(0).normal(size=(2, 22, 3))
+    aligned = procrustes_align(np.ones((2, 22, 3)), target)
+    np.testing.assert_allclose(aligned, np.broadcast_to(target.mean(axis=1, keepdims=True), target.shape))
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_aligned_error_forgives_the_trajectory_and_acceleration_a_constant_drift(representation, num_joints, ten):
+    target = make_features(representation)
+    features = target.copy()
+    features[:, 1] += ten
+    features[0, 0] = np.pi / 4
+    errors = reconstruction_errors(features, target, representation)
+    assert errors["mpjpe_mm"] > 100 and errors["pa_mpjpe_mm"] == pytest.approx(0, abs=1e-6)
+    features = target.copy()
+    features[:, 1] += ten
+    errors = reconstruction_errors(features, target, representation)
+    assert errors["acceleration_error_mm_per_frame2"] == pytest.approx(0, abs=1e-6)
+    positions_of(features, representation)[15, 6, 2] += ten
+    errors = reconstruction_errors(features, target, representation)
+    spike = 10 * (1 + 2 + 1) / 28 / num_joints  # 28 accelerations in 30 frames
+    assert errors["acceleration_error_mm_per_frame2"] == pytest.approx(spike)
+    assert 0 < errors["pa_mpjpe_mm"] < 10
+
+
+def test_decoded_clips_come_back_in_order_beside_their_targets(tiny_tokenizer_model, tiny_feature_extractor, clips):
+    reconstruction = reconstruct_clips(tiny_tokenizer_model, tiny_feature_extractor, clips, batch_size=2)
+    for clip, features, target in zip(clips, reconstruction.features, reconstruction.targets, strict=True):
+        decoded = tiny_tokenizer_model(torch.from_numpy(clip)[None]).motion_values[0]
+        np.testing.assert_allclose(features, tiny_feature_extractor.denormalise(decoded), atol=1e-5)
+        np.testing.assert_array_equal(target, tiny_feature_extractor.denormalise(clip[: len(features)]))
+    metrics = reconstruction_metrics(reconstruction, tiny_tokenizer_model, "humanml3d")
+    expected, counts = evaluate_reconstruction(tiny_tokenizer_model, tiny_feature_extractor, clips, batch_size=2)
+    assert metrics == expected and torch.equal(counts, reconstruction.code_counts)
+
+
+def test_the_welch_bound_stands_beside_the_gram_error(tiny_feature_extractor, clips):
+    torch.manual_seed(0)
+    model = MotionTokenizer(MotionTokenizerConfig(num_codes=32, code_dim=8, hidden_size=8))
+    metrics, _ = evaluate_reconstruction(model, tiny_feature_extractor, clips)
+    assert metrics["welch_bound"] == 32**2 / 8 - 32
+    assert metrics["gram_error_excess"] == pytest.approx(metrics["gram_error"] - metrics["welch_bound"])
