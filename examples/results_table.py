@@ -14,6 +14,13 @@ QUICKSTART = "hub_configs/geomotiongpt-tiny/results.json"
 REAL = "hub_configs/geomotiongpt-real-motion/results.json"
 REAL_512 = "hub_configs/geomotiongpt-real-motion/results_512_codes.json"
 LOSSES = "examples/benchmarks/tokenizer_losses.json"
+EVALUATIONS = {
+    "real, test": "hub_configs/geomotiongpt-real-motion/evaluation_test.json",
+    "real, test_unseen": "hub_configs/geomotiongpt-real-motion/evaluation_test_unseen.json",
+    "embedded, test": "hub_configs/geomotiongpt-tiny/evaluation.json",
+}
+PROBES = "hub_configs/geomotiongpt-real-motion/probes.json"
+SYSTEMS = "examples/benchmarks/captioning_systems.json"
 STEP = "examples/benchmarks/language_model_step.json"
 TOKENIZING = "examples/benchmarks/batched_tokenizing.json"
 DATA_SPEED = "examples/benchmarks/data_speed.json"
@@ -40,7 +47,8 @@ def with_tables(text: str) -> str:
 
 def tables() -> str:
     """The tables of all results that are committed, as Markdown."""
-    makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, LOSSES: losses_table, STEP: speed_table}
+    makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, EVALUATIONS["real, test"]: evaluation_table}
+    makers |= {PROBES: probes_table, SYSTEMS: systems_table, LOSSES: losses_table, STEP: speed_table}
     return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
 
 
@@ -98,6 +106,97 @@ def quickstart_table() -> str:
             "|---|---|---|---|---|",
             f"| {percent(metrics['action'])} | {percent(metrics['side'])} | {metrics['joint_error_mm']:.1f} | "
             f"{metrics['codes_used']} | {metrics['perplexity']:.0f} |",
+        ]
+    )
+
+
+def score(value: float | dict) -> str:
+    """A metric, with its interval where it has one."""
+    if not isinstance(value, dict):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    interval = "" if value["ci95"] is None else f" ± {value['ci95']:.2g}"
+    return f"{value['mean']:.3g}{interval}"
+
+
+def evaluation_table() -> str:
+    """Our models, by `geomotiongpt evaluate`."""
+    results = {name: load(path) for name, path in EVALUATIONS.items()}
+    rows = [f"| | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+    for key, name in (
+        ("bleu_4", "BLEU-4"),
+        ("rouge_l", "ROUGE-L"),
+        ("cider", "CIDEr"),
+        ("motion_to_text_r_at_1", "R@1, motion to text"),
+        ("label_aware_motion_to_text_r_at_1", "the same, equal meanings right"),
+        ("ground_truth_label_aware_motion_to_text_r_at_1", "the same, of the references"),
+        ("mm_dist", "MM-Dist"),
+        ("ground_truth_mm_dist", "the same, of the references"),
+        ("reconstruction_fid", "reconstruction FID"),
+        ("reconstruction_fid_floor", "split-half floor of FID"),
+        ("pa_mpjpe_mm", "PA-MPJPE, mm"),
+        ("reconstruction_jerk_m_per_s3", "jerk of the reconstruction, m/s³"),
+        ("ground_truth_jerk_m_per_s3", "jerk of the motion, m/s³"),
+    ):
+        rows.append(f"| {name} | {' | '.join(score(result['metrics'][key]) for result in results.values())} |")
+    protocol = next(iter(results.values()))["protocol"]
+    links = ", ".join(f"[{name}]({path})" for name, path in EVALUATIONS.items())
+    return "\n".join(
+        [
+            f"**The same models by `geomotiongpt evaluate`** ({links}; convention `{protocol['convention']}`,",
+            f"references `{protocol['reference_policy']}`, pools of {protocol['pool_size']}, "
+            f"{protocol['replications']} replications, mean ± 95% interval; an evaluator of its own for each data,",
+            "so that columns of different data cannot be compared; the captions of both are templates):",
+            "",
+            *rows,
+        ]
+    )
+
+
+def probes_table() -> str:
+    """How metrics react to known damages."""
+    result = load(PROBES)
+    metrics = result["metrics"]
+    rows = [f"| | {' | '.join(name.replace('_', ' ') for name in metrics)} |", f"|---|{'---|' * len(metrics)}"]
+    for key, name in (
+        ("label_aware_motion_to_text_r_at_1", "R@1, label-aware"),
+        ("mm_dist", "MM-Dist"),
+        ("fid", "FID"),
+        ("diversity", "Diversity"),
+        ("side_accuracy", "side told from mirror image"),
+        ("jerk_m_per_s3", "jerk, m/s³"),
+        ("foot_skating_ratio", "foot skating"),
+        ("floating_mm", "floating, mm"),
+        ("bleu_4", "BLEU-4"),
+        ("cider", "CIDEr"),
+    ):
+        rows.append(f"| {name} | {' | '.join(score(values[key]) for values in metrics.values())} |")
+    return "\n".join(
+        [
+            f"**What the metrics see** (real motion, `test`; `{result['command']}`, [JSON]({PROBES});",
+            f"split-half floor of FID {score(metrics['ground_truth']['fid_floor'])}):",
+            "",
+            *rows,
+        ]
+    )
+
+
+def systems_table() -> str:
+    """Published captions, one ruler."""
+    result = load(SYSTEMS)
+    rows = ["| system | BLEU-1 | BLEU-4 | ROUGE-L | CIDEr | empty captions |", "|---|---|---|---|---|---|"]
+    for name, metrics in result["metrics"].items():
+        cells = [f"{metrics[key]:.2f}" for key in ("bleu_1", "bleu_4", "rouge_l", "cider")]
+        cells.append(str(result["protocol"]["population"][name]["empty_predictions"]))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    cases = next(iter(result["protocol"]["population"].values()))["n"]
+    return "\n".join(
+        [
+            f"**Published captions of five systems, one ruler** (HumanML3D test, {cases} cases, "
+            f"`{result['protocol']['convention']}`, {result['protocol']['track']} references, "
+            f"`{result['protocol']['reference_policy']}`;",
+            f"`{result['command']}`, [JSON]({SYSTEMS})):",
+            "",
+            *rows,
         ]
     )
 

@@ -28,6 +28,11 @@ _PUBLIC = {
     "models.configuration_geomotiongpt": ("GeoMotionGPTConfig",),
     "models.modeling_geomotiongpt": ("GeoMotionGPTForCausalLM",),
     "models.processing_geomotiongpt": ("GeoMotionGPTProcessor",),
+    "models.configuration_motion_text_evaluator": ("MotionTextEvaluatorConfig",),
+    "models.modeling_motion_text_evaluator": ("MotionTextEvaluator",),
+    "models.configuration_tmr": ("TMRConfig",),
+    "models.modeling_tmr": ("TMRModel",),
+    "models.processing_motion_text_evaluator": ("MotionTextEvaluatorProcessor",),
     "models.pipeline_motion_to_text": ("MotionToTextPipeline",),
     "models.geometry": ("gram_matrix", "orthonormality_loss", "welch_bound", "FrozenSparseProjection"),
     "data.builder": ("build_motion_dataset",),
@@ -35,6 +40,7 @@ _PUBLIC = {
     "data.synthetic": ("make_synthetic_dataset",),
     "training.motion_tokenizer": ("train_motion_tokenizer",),
     "training.language_model": ("train_language_model",),
+    "training.evaluator": ("train_evaluator",),
     "training.callbacks": ("OrthonormalLossCallback", "GumbelTemperatureCallback"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

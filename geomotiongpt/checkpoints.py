@@ -1,4 +1,4 @@
-"""Checkpoints on disk: is a folder a model, and published motion tokenizers -> ours."""
+"""Checkpoints on disk: is a folder a model; published motion tokenizers and evaluator networks -> ours."""
 
 import os
 import pickle
@@ -13,10 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .models.configuration_motion_text_evaluator import MotionTextEvaluatorConfig
 from .models.configuration_motion_tokenizer import MotionTokenizerConfig
 from .models.feature_extraction_motion import MotionFeatureExtractor
+from .models.modeling_motion_text_evaluator import NUM_CONTACTS, MotionTextEvaluator
 from .models.modeling_motion_tokenizer import MotionTokenizer
 from .models.motion_representation import MOTION_REPRESENTATIONS
+from .models.processing_motion_text_evaluator import POS_TAGS, MotionTextEvaluatorProcessor
+from .models.word_vectors import WordTable
 
 # Published key -> ours; the index of a stage or of the last convolution depends on the number of halvings n.
 _STAGE = r"vqvae\.(encoder|decoder)\.model\.(\d+)\."
@@ -24,6 +28,9 @@ _RESIDUAL = re.compile(_STAGE + r"[01]\.model\.(\d+)\.conv([12])\.(weight|bias)$
 _RESAMPLING = re.compile(_STAGE + r"([02])\.(weight|bias)$")
 _PLAIN = re.compile(_STAGE + r"(weight|bias)$")
 _CODEBOOK = "vqvae.quantizer.codebook.weight"
+_EVALUATOR_NETWORKS = ("movement_encoder", "motion_encoder", "text_encoder")
+# What a published evaluator holds beside its networks.
+_EVALUATOR_TRAINING = {"epoch", "iter", *(f"opt_{name}" for name in _EVALUATOR_NETWORKS)}
 
 
 def check_model_folder(name: str | Path) -> None:
@@ -70,21 +77,77 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
         ValueError: for unknown or missing keys, which are named, or an output folder that is in use.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; name a new one.")
+    _check_output(output)
     published = _read_state_dict(checkpoint)
     model = MotionTokenizer(_read_config(published, checkpoint))
     converted = _rename(published, model.config.num_downsampling_layers, checkpoint)
     _check_weights(converted, model.state_dict(), checkpoint)
     model.load_state_dict(converted)
-    feature_extractor = None
+    extractors = []
     if data is not None:
-        feature_extractor = _read_statistics(Path(data), model.config)
+        mean, std = _read_statistics(Path(data), "the data the tokenizer was trained on")
+        representation = _representation(model.config.num_features, checkpoint)
+        extractors = [MotionFeatureExtractor(representation, mean, std, model.config.downsampling_factor)]
+    return _save_aside(output, model, *extractors)
+
+
+def convert_evaluator(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    statistics: str | Path,
+    word_vectors: str | Path,
+    words: str | Path | None = None,
+) -> Path:
+    """Converts a published HumanML3D or KIT-ML evaluator (`text_mot_match/model/finest.tar`).
+
+    Sizes and representation are read off the shapes. Every key must be known and every weight present.
+
+    Args:
+        checkpoint: torch file (read with `weights_only=True`) with the dictionaries `movement_encoder`,
+            `motion_encoder` and `text_encoder`.
+        output: folder to write; it must not exist yet or be empty.
+        statistics: folder with the evaluator's own `mean.npy` and `std.npy` (`Comp_v6_KLD01/meta` of the release):
+            those of the data set are others, and give other numbers.
+        word_vectors: GloVe text file, or the `.npy` array of the published vocabulary.
+        words: text file with one word a line, see `WordTable.from_file`.
+
+    Returns:
+        the output folder: model and processor.
+
+    Raises:
+        FileNotFoundError: if the checkpoint, the statistics or the word vectors are missing.
+        ValueError: for unknown or missing keys, weights of another shape, which are named, a pickle of words, or an
+            output folder that is in use.
+    """
+    checkpoint, output = Path(checkpoint), Path(output)
+    _check_output(output)
+    published = _read_evaluator(checkpoint)
+    model = MotionTextEvaluator(_read_evaluator_config(published, checkpoint))
+    _check_weights(published, model.state_dict(), checkpoint)
+    model.load_state_dict(published)
+    mean, std = _read_statistics(Path(statistics), "the evaluator, whose statistics are not those of the data set")
+    representation = _representation(model.config.num_features, checkpoint)
+    extractor = MotionFeatureExtractor(representation, mean, std, model.config.downsampling_factor)
+    table = WordTable.from_file(word_vectors, words)
+    if table.dim != model.config.word_dim:
+        raise ValueError(
+            f"{word_vectors} has vectors of width {table.dim}; the evaluator takes {model.config.word_dim}."
+        )
+    return _save_aside(output, model, MotionTextEvaluatorProcessor(extractor, table, tagged=True))
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty folder; name a new one.")
+
+
+def _save_aside(output: Path, *parts: Any) -> Path:
+    """Saves what has `save_pretrained` into one folder, all of it or none."""
     aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        model.save_pretrained(aside)
-        if feature_extractor is not None:
-            feature_extractor.save_pretrained(aside)
+        for part in parts:
+            part.save_pretrained(aside)
         if output.exists():
             output.rmdir()
         os.replace(aside, output)
@@ -93,24 +156,61 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
     return output
 
 
+def _read_evaluator(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of the three networks under our names, which are the published ones."""
+    state = _read_torch_file(checkpoint)
+    missing = [name for name in _EVALUATOR_NETWORKS if not isinstance(state, dict) or name not in state]
+    if missing:
+        raise ValueError(f"{checkpoint} has no {', '.join(missing)}: it is not a published evaluator (finest.tar).")
+    unknown = sorted(str(key) for key in state if key not in _EVALUATOR_TRAINING and key not in _EVALUATOR_NETWORKS)
+    if unknown:
+        raise ValueError(f"{checkpoint} has unknown keys: {', '.join(unknown[:5])} ({len(unknown)} in all).")
+    return {f"{name}.{key}": weight for name in _EVALUATOR_NETWORKS for key, weight in state[name].items()}
+
+
+def _read_evaluator_config(state: dict[str, Tensor], checkpoint: Path) -> MotionTextEvaluatorConfig:
+    # The weights that show the sizes; every other one must then fit.
+    shown = {
+        "movement_encoder.main.0.weight": ("movement_hidden_size", "num_features", None),
+        "movement_encoder.out_net.weight": ("movement_size", None),
+        "motion_encoder.input_emb.weight": ("motion_hidden_size", None),
+        "text_encoder.input_emb.weight": ("text_hidden_size", "word_dim"),
+        "text_encoder.pos_emb.weight": (None, "num_pos_tags"),
+        "motion_encoder.output_net.3.weight": ("embedding_size", None),
+    }
+    sizes = {}
+    for key, names in shown.items():
+        if key not in state or state[key].dim() != len(names):
+            raise ValueError(f"{checkpoint} lacks the weights of {key}, or they have another number of dimensions.")
+        sizes.update({name: size for name, size in zip(names, state[key].shape, strict=True) if name})
+    sizes["num_features"] += NUM_CONTACTS
+    if sizes["num_pos_tags"] != len(POS_TAGS):
+        raise ValueError(f"{checkpoint} knows {sizes['num_pos_tags']} parts of speech; wanted {len(POS_TAGS)}.")
+    _representation(sizes["num_features"], checkpoint)
+    return MotionTextEvaluatorConfig(**sizes)
+
+
 def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"{checkpoint}: no such checkpoint.")
-    state: Any
-    try:
-        if checkpoint.suffix == ".safetensors":
-            state = load_file(checkpoint)
-        else:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{checkpoint} is not a checkpoint of plain tensors, or is damaged: {reason}") from error
+    state = _read_torch_file(checkpoint)
     for wrapper in ("state_dict", "net"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or _CODEBOOK not in state:
         raise ValueError(f"{checkpoint} has no {_CODEBOOK}: it is not a published GeoMotionGPT motion tokenizer.")
     return state
+
+
+def _read_torch_file(checkpoint: Path) -> Any:
+    """What a torch or safetensors file holds; nothing in it is executed."""
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint}: no such checkpoint.")
+    try:
+        if checkpoint.suffix == ".safetensors":
+            return load_file(checkpoint)
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} is not a checkpoint of plain tensors, or is damaged: {reason}") from error
 
 
 def _check_weights(converted: dict[str, Tensor], expected: dict[str, Tensor], checkpoint: Path) -> None:
@@ -131,9 +231,7 @@ def _read_config(state: dict[str, Tensor], checkpoint: Path) -> MotionTokenizerC
     if first is None or not residual:
         raise ValueError(f"{checkpoint} has no encoder.")
     hidden_size, num_features, _ = first.shape
-    known = [facts.num_features for facts in MOTION_REPRESENTATIONS.values()]
-    if num_features not in known:
-        raise ValueError(f"{checkpoint} takes {num_features} features; known representations have {known}.")
+    _representation(num_features, checkpoint)
     return MotionTokenizerConfig(
         num_features=num_features,
         num_codes=num_codes,
@@ -176,16 +274,20 @@ def _new_name(key: str, num_stages: int) -> str | None:
     return None
 
 
-def _read_statistics(folder: Path, config: MotionTokenizerConfig) -> MotionFeatureExtractor:
+def _representation(num_features: int, checkpoint: Path) -> str:
+    """Name of the representation of that width."""
+    names = {facts.num_features: name for name, facts in MOTION_REPRESENTATIONS.items()}
+    if num_features not in names:
+        raise ValueError(f"{checkpoint} takes {num_features} features; known representations have {list(names)}.")
+    return names[num_features]
+
+
+def _read_statistics(folder: Path, owner: str) -> list[np.ndarray]:
+    """Mean and standard deviation; the releases spell the files in either case."""
     statistics = []
     for name in ("Mean.npy", "Std.npy"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder / name}: no such file; it belongs to the data the tokenizer was trained on."
-            )
-        statistics.append(np.load(folder / name, allow_pickle=False))
-    representation = next(
-        name for name, facts in MOTION_REPRESENTATIONS.items() if facts.num_features == config.num_features
-    )
-    mean, std = statistics
-    return MotionFeatureExtractor(representation, mean, std, config.downsampling_factor)
+        path = next((folder / spelt for spelt in (name, name.lower()) if (folder / spelt).is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"{folder / name}: no such file; it belongs to {owner}.")
+        statistics.append(np.load(path, allow_pickle=False))
+    return statistics

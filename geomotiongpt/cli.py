@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ EXIT_BAD_INPUT = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; bad input ends with one line on standard error and exit code 2."""
     arguments = _parser().parse_args(argv)
+    arguments.command = shlex.join(["geomotiongpt", *(sys.argv[1:] if argv is None else argv)])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpx2", "huggingface_hub", "datasets", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -21,6 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())  # the Hub client writes several lines
         print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except ModuleNotFoundError as error:
+        print(
+            f"geomotiongpt {arguments.verb}: error: {error.name} is not installed: "
+            "pip install 'geomotiongpt[evaluation]'",
+            file=sys.stderr,
+        )
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(f"geomotiongpt {arguments.verb}: stopped", file=sys.stderr)
@@ -65,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, what, folder in (
         ("train-tokenizer", _train_tokenizer, "train a motion tokenizer from a recipe", "motion_tokenizer.yaml"),
         ("train", _train, "train a motion-language model from a recipe", "language_model.yaml"),
+        ("train-evaluator", _train_evaluator, "train an evaluator network from a recipe", "evaluator.yaml"),
     ):
         verb = add(name, run, what, f"hub_configs/geomotiongpt-tiny/{folder} training.max_steps=100")
         verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
@@ -78,15 +88,24 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
+    _add_evaluate(add)
+
     verb = add(
         "convert",
         _convert,
-        "a published motion tokenizer checkpoint -> a folder that from_pretrained opens",
-        "dvq.pth tokenizer/ --data data/HumanML3D",
+        "a published motion tokenizer or evaluator -> a folder that from_pretrained opens",
+        "dvq.pth tokenizer/ --data data/HumanML3D\n"
+        "         geomotiongpt convert finest.tar evaluators/t2m --data meta/ --word-vectors glove.6B.300d.txt",
     )
     verb.add_argument("checkpoint", type=Path, help=".pth, .pt, .bin, .ckpt or .safetensors with the published keys")
     verb.add_argument("output", type=Path, help="folder to write")
-    verb.add_argument("--data", type=Path, help="folder with Mean.npy and Std.npy, to save with the tokenizer")
+    verb.add_argument(
+        "--data",
+        type=Path,
+        help="folder with Mean.npy and Std.npy, to save with the tokenizer; of an evaluator its own, which it needs",
+    )
+    verb.add_argument("--word-vectors", type=Path, help="of an evaluator: GloVe text file, or a .npy array")
+    verb.add_argument("--words", type=Path, help="the words of the .npy array, or those to keep of GloVe, one a line")
 
     verb = add(
         "push", _push, "upload a saved model, with its card, to the Hub", "quickstart/model USER/NAME --private"
@@ -95,6 +114,51 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("repo_id", help="USER/NAME")
     verb.add_argument("--private", action="store_true", help="make the repository private")
     return parser
+
+
+def _add_evaluate(add) -> None:
+    verb = add(
+        "evaluate",
+        _evaluate,
+        "measure a model, anybody's captions or motions, or the metrics themselves",
+        "quickstart/model --data quickstart/data --labels embedded --output evaluation\n"
+        "         geomotiongpt evaluate --predictions captions.jsonl --convention coco --output scores.json\n"
+        "         geomotiongpt evaluate --motions generated/ --data data/HumanML3D --evaluator evaluators/t2m\n"
+        "         geomotiongpt evaluate --probes --data data/HumanML3D --evaluator evaluators/t2m",
+    )
+    what = verb.add_argument_group("what to measure, one of").add_mutually_exclusive_group(required=True)
+    what.add_argument("model", nargs="?", help="folder of a model, or its name on the Hub")
+    what.add_argument("--predictions", type=Path, metavar="FILE", help="captions with ids (JSONL, JSON, CSV, TSV)")
+    what.add_argument("--motions", type=Path, metavar="DIR", help="motions made from captions, <motion id>.npy")
+    what.add_argument("--probes", action="store_true", help="known damages of real motion: does each metric react?")
+    verb.add_argument("--output", type=Path, help="JSON to write; of a model a folder (default: evaluation)")
+    group = verb.add_argument_group("population")
+    group.add_argument("--data", help="folder of a data set, or its name on the Hub")
+    group.add_argument("--split", default="test", help="(default: test)")
+    group.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml"])
+    group.add_argument("--min-frames", type=int, help="leave out shorter motions (usual: 40; KIT-ML 24)")
+    group.add_argument("--max-frames", type=int, help="leave out longer motions (usual: 199)")
+    group.add_argument("--no-mirrored", action="store_true", help="leave out mirrored motions")
+    group = verb.add_argument_group("captions")
+    group.add_argument("--convention", default="coco", choices=["coco", "nlgmetricverse"], help="(default: coco)")
+    group.add_argument("--reference-policy", default="first-three", choices=["first-three", "all"])
+    group.add_argument("--references", type=Path, metavar="FILE", help="of --predictions, where they stand elsewhere")
+    group.add_argument("--track", default="raw", help="what the references are: raw captions, token (lemmas), ...")
+    group.add_argument("--system", help="of a file with several; all scores each")
+    group.add_argument("--bert-model", help="encoder of BERTScore: a folder or a name on the Hub")
+    group.add_argument("--bert-layer", type=int, help="of an encoder that BERTScore does not know")
+    group.add_argument("--bert-rescale", action="store_true", help="rescale BERTScore by its baseline")
+    group.add_argument("--labels", help="words that name action, side and style: a JSON file, or `embedded`")
+    group = verb.add_argument_group("evaluator")
+    group.add_argument("--evaluator", help="folder of an evaluator network: see train-evaluator and convert")
+    group.add_argument("--replications", type=int, default=20, help="(default: 20)")
+    group.add_argument("--pool-size", type=int, default=32, help="(default: 32)")
+    group.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    group = verb.add_argument_group("decoding")
+    group.add_argument("--num-beams", type=int, default=1, help="(default: 1, greedy)")
+    group.add_argument("--max-new-tokens", type=int, help="(default: the model's)")
+    group.add_argument("--batch-size", type=int, default=64, help="motions at a time (default: 64)")
+    verb.add_argument("--update-card", action="store_true", help="put the result into the model's own card")
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -133,6 +197,13 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _train_evaluator(arguments: argparse.Namespace) -> int:
+    from .training.evaluator import train_evaluator
+
+    print(train_evaluator(arguments.recipe, arguments.overrides))
+    return 0
+
+
 def _caption(arguments: argparse.Namespace) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, pipeline
 
@@ -167,10 +238,159 @@ def _caption(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _convert(arguments: argparse.Namespace) -> int:
-    from .checkpoints import convert_motion_tokenizer
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from .evaluation.results import save_json
 
-    print(convert_motion_tokenizer(arguments.checkpoint, arguments.output, data=arguments.data))
+    if arguments.predictions:
+        result = _score_predictions(arguments)
+    elif arguments.model:
+        return _evaluate_model(arguments)
+    else:
+        result = _evaluate_motions(arguments)
+    if arguments.output:
+        print(f"saved {save_json(result, arguments.output)}")
+    return 0
+
+
+def _score_predictions(arguments: argparse.Namespace) -> dict:
+    from .evaluation.predictions import score_predictions
+    from .evaluation.report import metric_table
+
+    result = score_predictions(
+        arguments.predictions,
+        arguments.references,
+        convention=arguments.convention,
+        reference_policy=arguments.reference_policy,
+        track=arguments.track,
+        system=arguments.system,
+        bert_model=arguments.bert_model,
+        bert_layer=arguments.bert_layer,
+        bert_rescale=arguments.bert_rescale,
+    )
+    print(metric_table(result["metrics"]))
+    return {**result, "command": arguments.command}
+
+
+def _evaluate_motions(arguments: argparse.Namespace) -> dict:
+    """Of `--motions` and `--probes`."""
+    from .evaluation.probes import probe_table
+    from .evaluation.protocol import evaluate_motions, evaluate_probes
+    from .evaluation.report import metric_table
+
+    evaluator = _evaluator(arguments)
+    if evaluator is None:
+        raise ValueError(
+            "give --evaluator: motions are compared in its space. `geomotiongpt train-evaluator` makes one."
+        )
+    common = {"reader": _attribute_reader(arguments.labels), "command": arguments.command}
+    if arguments.motions:
+        result = evaluate_motions(arguments.motions, _population(arguments), evaluator, **common)
+        print(metric_table(result["metrics"]))
+    else:
+        result = evaluate_probes(
+            _population(arguments), evaluator, captioning=_captioning_protocol(arguments), **common
+        )
+        print(probe_table(result["metrics"]))
+    return result
+
+
+def _evaluate_model(arguments: argparse.Namespace) -> int:
+    from .evaluation.protocol import evaluate_model
+    from .evaluation.report import metric_table, update_model_card
+
+    card = Path(arguments.model) / "README.md"
+    if arguments.update_card and not card.is_file():
+        raise FileNotFoundError(f"{card}: no model card to update.")
+    output, reader = arguments.output or Path("evaluation"), _attribute_reader(arguments.labels)
+    result = evaluate_model(
+        arguments.model,
+        _population(arguments),
+        output,
+        captioning=_captioning_protocol(arguments),
+        evaluator=_evaluator(arguments),
+        reader=reader,
+        batch_size=arguments.batch_size,
+        num_beams=arguments.num_beams,
+        max_new_tokens=arguments.max_new_tokens,
+        command=arguments.command,
+    )
+    if result is None:  # the first process says it all
+        return 0
+    print(metric_table(result["metrics"]))
+    if arguments.update_card:
+        update_model_card(card, result, str(arguments.data))
+    print(f"saved {output}/: result.json, report.md, predictions.jsonl and plots")
+    return 0
+
+
+def _population(arguments: argparse.Namespace):
+    from .evaluation.protocol import Population
+
+    if not arguments.data:
+        raise ValueError("give --data: the folder of a data set, or its name on the Hub.")
+    return Population(
+        arguments.data,
+        arguments.split,
+        arguments.min_frames,
+        arguments.max_frames,
+        not arguments.no_mirrored,
+        arguments.representation,
+    )
+
+
+def _captioning_protocol(arguments: argparse.Namespace):
+    from .evaluation.protocol import CaptioningProtocol
+
+    return CaptioningProtocol(
+        arguments.convention,
+        arguments.reference_policy,
+        arguments.bert_model,
+        arguments.bert_layer,
+        arguments.bert_rescale,
+    )
+
+
+def _evaluator(arguments: argparse.Namespace):
+    import torch
+
+    from .evaluation.embeddings import load_evaluator
+    from .evaluation.semantics import Evaluator
+
+    if not arguments.evaluator:
+        return None
+    model, processor = load_evaluator(arguments.evaluator, device="cuda" if torch.cuda.is_available() else "cpu")
+    sizes = {name: getattr(arguments, name) for name in ("replications", "seed", "pool_size")}
+    return Evaluator(arguments.evaluator, model, processor, **sizes)
+
+
+def _attribute_reader(labels: str | None):
+    from .evaluation.attributes import AttributeWords, EmbeddedAttributes
+
+    if labels in (None, "embedded"):
+        return EmbeddedAttributes() if labels else None
+    try:
+        return AttributeWords.from_labels(json.loads(Path(labels).read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{labels} is no JSON: {error}") from error
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from .checkpoints import convert_evaluator, convert_motion_tokenizer
+
+    if arguments.word_vectors is None:
+        print(convert_motion_tokenizer(arguments.checkpoint, arguments.output, data=arguments.data))
+        return 0
+    if arguments.data is None:
+        raise ValueError("give --data: the folder with the mean.npy and std.npy that the evaluator was trained with.")
+    print(
+        convert_evaluator(
+            arguments.checkpoint,
+            arguments.output,
+            statistics=arguments.data,
+            word_vectors=arguments.word_vectors,
+            words=arguments.words,
+        )
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Published motion tokenizers become ours, with the same outputs; incomplete checkpoints are refused."""
+"""Published motion tokenizers and evaluators become ours, with the same outputs; incomplete ones are refused."""
 
 import json
 import pickle
@@ -9,9 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geomotiongpt import GeoMotionGPTForCausalLM, MotionFeatureExtractor, MotionTokenizer, MotionTokenizerConfig
-from geomotiongpt.checkpoints import check_model_folder, convert_motion_tokenizer
+from geomotiongpt import (
+    GeoMotionGPTForCausalLM,
+    MotionFeatureExtractor,
+    MotionTextEvaluator,
+    MotionTextEvaluatorConfig,
+    MotionTokenizer,
+    MotionTokenizerConfig,
+)
+from geomotiongpt.checkpoints import check_model_folder, convert_evaluator, convert_motion_tokenizer
 from geomotiongpt.cli import main
+from geomotiongpt.evaluation.embeddings import load_evaluator
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 # Decoded features have a spread of 16, and the published ones are 5e-5 away from the same arithmetic in float64.
@@ -363,3 +371,121 @@ def test_a_mistyped_folder_is_not_looked_for_on_the_hub(folder):
     (folder / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="weights are missing"):
         check_model_folder(folder)
+
+
+# Evaluator networks
+
+
+PUBLISHED_TRAINING = {"opt_text_encoder": {"state": {}}, "opt_motion_encoder": {"state": {}}, "epoch": 3, "iter": 7}
+
+
+@pytest.fixture(scope="module")
+def word_files(tmp_path_factory):
+    """A GloVe file, and the statistics of an evaluator in a folder."""
+    folder = tmp_path_factory.mktemp("words")
+    generator = np.random.default_rng(0)
+    rows = (
+        f"{word} {' '.join(f'{x:.4f}' for x in generator.normal(size=300))}" for word in ("sos", "eos", "unk", "a")
+    )
+    (folder / "glove.txt").write_text("\n".join(rows) + "\n")
+    for width, name in ((263, "humanml3d"), (251, "kitml")):
+        (folder / name).mkdir()
+        np.save(folder / name / "mean.npy", generator.normal(size=width))
+        np.save(folder / name / "std.npy", generator.uniform(1, 2, size=width))
+    return folder
+
+
+def networks(weights):
+    """Joined keys -> one dictionary a network, as published."""
+    parts = {}
+    for key, weight in weights.items():
+        network, _, name = key.partition(".")
+        parts.setdefault(network, {})[name] = weight
+    return parts
+
+
+def evaluator_weights(num_features=263):
+    sizes = {"movement_hidden_size": 6, "movement_size": 5, "motion_hidden_size": 4, "text_hidden_size": 3}
+    torch.manual_seed(0)
+    return MotionTextEvaluator(
+        MotionTextEvaluatorConfig(num_features=num_features, embedding_size=7, **sizes)
+    ).state_dict()
+
+
+def convert(checkpoint, word_files, output, representation="humanml3d"):
+    options = {"statistics": word_files / representation, "word_vectors": word_files / "glove.txt"}
+    return convert_evaluator(checkpoint, output, **options)
+
+
+@torch.no_grad()
+def test_published_evaluator_gives_the_published_embeddings(real_data, word_files, tmp_path):
+    reference = load_file(real_data / "reference" / "parity" / "t2m_evaluator.safetensors")
+    weights = {key.removeprefix("weights."): value for key, value in reference.items() if key.startswith("weights.")}
+    torch.save({**networks(weights), **PUBLISHED_TRAINING}, tmp_path / "finest.tar")
+    model, processor = load_evaluator(convert(tmp_path / "finest.tar", word_files, tmp_path / "evaluator"))
+    mask = torch.arange(196) < reference["inputs.motion_lengths"].unsqueeze(-1)
+    motions = model.get_motion_features(reference["inputs.motions"], mask)
+    torch.testing.assert_close(motions, reference["outputs.motion_embeddings"], rtol=0, atol=1e-5)
+    mask = torch.arange(22) < reference["inputs.caption_lengths"].unsqueeze(-1)
+    texts = model.get_text_features(reference["inputs.word_embeddings"], reference["inputs.pos_one_hots"], mask)
+    torch.testing.assert_close(texts, reference["outputs.text_embeddings"], rtol=0, atol=1e-5)
+    assert processor.tagged and processor.word_vectors.words == ["sos", "eos", "unk", "a"]
+    np.testing.assert_array_equal(processor.feature_extractor.mean, np.load(word_files / "humanml3d" / "mean.npy"))
+    assert not list((tmp_path / "evaluator").glob("*.tar"))
+
+
+@pytest.mark.parametrize(("representation", "width"), [("humanml3d", 263), ("kitml", 251)])
+def test_full_size_evaluators_are_told_apart_and_converted(real_data, word_files, tmp_path, representation, width):
+    reference = json.loads((real_data / "reference/parity/published_state_dicts.json").read_text())["t2m_evaluator"]
+    shapes = {**reference["keys"], "movement_encoder.main.0.weight": [512, width - 4, 4]}
+    generator = torch.Generator().manual_seed(0)
+    weights = {key: torch.rand(shape, generator=generator) for key, shape in shapes.items()}
+    torch.save({**networks(weights), **PUBLISHED_TRAINING}, tmp_path / "finest.tar")
+    folder = convert(tmp_path / "finest.tar", word_files, tmp_path / "evaluator", representation)
+    model, processor = load_evaluator(folder)
+    assert processor.feature_extractor.representation == representation
+    assert model.config.max_frames == 196 and model.config.num_features == width
+    assert all(torch.equal(model.state_dict()[key], weight) for key, weight in weights.items())
+
+
+def test_incomplete_and_foreign_evaluators_are_refused(word_files, tmp_path):
+    checkpoint, weights = tmp_path / "finest.tar", evaluator_weights()
+
+    def refuse(state, message, representation="humanml3d"):
+        torch.save(state, checkpoint)
+        with pytest.raises(ValueError, match=message):
+            convert(checkpoint, word_files, tmp_path / "evaluator", representation)
+        assert [path.name for path in tmp_path.iterdir()] == ["finest.tar"]
+
+    whole = networks(weights)
+    refuse({name: whole[name] for name in ("text_encoder", "motion_encoder")}, "has no movement_encoder: it is not a")
+    refuse({**whole, "decoder": {}}, "unknown keys: decoder")
+    for key in ("text_encoder.hidden", "movement_encoder.main.0.weight"):
+        refuse(networks({name: weight for name, weight in weights.items() if name != key}), f"lacks the .*{key}")
+    refuse(networks({**weights, "motion_encoder.extra": torch.zeros(1)}), "for motion_encoder.extra; wanted no such")
+    refuse(networks({**weights, "text_encoder.hidden": torch.zeros(2, 1, 4)}), r"has \(2, 1, 4\) for text_encoder.hid")
+    refuse(networks(evaluator_weights(300)), r"takes 300 features; known representations have \[263, 251\]")
+    refuse(whole, "mean must be 263 finite numbers", "kitml")
+    torch.save({**whole, "iter": print}, checkpoint)
+    with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):
+        convert(checkpoint, word_files, tmp_path / "evaluator")
+
+
+def test_an_evaluator_needs_its_own_statistics_and_words(word_files, tmp_path):
+    checkpoint = tmp_path / "finest.tar"
+    torch.save(networks(evaluator_weights()), checkpoint)
+    with pytest.raises(FileNotFoundError, match="Mean.npy: no such file; .* not those of the data set"):
+        convert(checkpoint, word_files, tmp_path / "evaluator", "nowhere")
+    (tmp_path / "our_vab_words.pkl").write_bytes(b"")
+    options = {"statistics": word_files / "humanml3d", "word_vectors": tmp_path / "our_vab_words.pkl"}
+    with pytest.raises(ValueError, match="is a pickle"):
+        convert_evaluator(checkpoint, tmp_path / "evaluator", **options)
+    (tmp_path / "narrow.txt").write_text("sos 1\neos 2\nunk 3\n")
+    with pytest.raises(ValueError, match="vectors of width 1; the evaluator takes 300"):
+        convert_evaluator(checkpoint, tmp_path / "evaluator", **{**options, "word_vectors": tmp_path / "narrow.txt"})
+    with pytest.raises(FileNotFoundError, match="finest.pt: no such checkpoint"):
+        convert(tmp_path / "finest.pt", word_files, tmp_path / "evaluator")
+    (tmp_path / "evaluator").mkdir()
+    (tmp_path / "evaluator" / "notes").touch()
+    with pytest.raises(ValueError, match="is not an empty folder"):
+        convert(checkpoint, word_files, tmp_path / "evaluator")

@@ -31,7 +31,7 @@ from .text_files import CaptionSegment, read_valid_captions
 logger = logging.getLogger(__name__)
 
 # Part of the fingerprint: raise it when the same files give other items.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _STATISTICS = ("Mean.npy", "Std.npy")
 
 
@@ -104,7 +104,8 @@ def load_motion_dataset(
 
     Returns:
         `Dataset`, or without `split` `DatasetDict`: columns `motion_id` (`str`), `motion` (float32 `np.ndarray` of
-        shape `(frames, features)`) and `captions` (`list[str]`).
+        shape `(frames, features)`), `captions` (`list[str]`) and `tokens` (`list[str]`: the words of each caption with
+        their parts of speech, `"a/DET man/NOUN walk/VERB"`; empty where the file has none).
 
     Raises:
         `FileNotFoundError`: The folder, one of its parts, or the split list does not exist.
@@ -246,7 +247,8 @@ class _Selection:
     @property
     def features(self) -> Features:
         motion = Array2D((None, self.representation.num_features), "float32")
-        return Features({"motion_id": Value("string"), "motion": motion, "captions": List(Value("string"))})
+        texts = List(Value("string"))
+        return Features({"motion_id": Value("string"), "motion": motion, "captions": texts, "tokens": texts})
 
     def length_problem(self, num_frames: int) -> str:
         if self.min_frames is not None and num_frames < self.min_frames:
@@ -374,7 +376,7 @@ def _read_items(folder: Path, motion_ids: list[str], selection: _Selection, summ
             summary.leave_out("malformed caption line", problem.removeprefix(f"{folder}{os.sep}"))
         if not captions:
             summary.leave_out("no usable caption", motion_id)
-        for (start, end), texts in _group_captions(motion_id, captions, len(motion), selection, summary).items():
+        for (start, end), group in _group_captions(motion_id, captions, len(motion), selection, summary).items():
             whole = (start, end) == (0, 0)
             item_id = motion_id if whole else f"{motion_id}#{start}-{end}"
             part = motion if whole else motion[start:end]
@@ -382,8 +384,13 @@ def _read_items(folder: Path, motion_ids: list[str], selection: _Selection, summ
             if problem:
                 summary.leave_out(problem, f"{item_id} ({len(part)})")
                 continue
-            summary.items, summary.captions = summary.items + 1, summary.captions + len(texts)
-            yield {"motion_id": item_id, "motion": part, "captions": texts}
+            summary.items, summary.captions = summary.items + 1, summary.captions + len(group)
+            yield {
+                "motion_id": item_id,
+                "motion": part,
+                "captions": [caption.caption for caption in group],
+                "tokens": [" ".join(caption.tokens) for caption in group],
+            }
 
 
 def _read_motion(path: Path, representation: MotionRepresentation, summary: LoadSummary) -> np.ndarray | None:
@@ -408,16 +415,16 @@ def _read_motion(path: Path, representation: MotionRepresentation, summary: Load
 
 def _group_captions(
     motion_id: str, captions: list[CaptionSegment], num_frames: int, selection: _Selection, summary: LoadSummary
-) -> dict[tuple[int, int], list[str]]:
+) -> dict[tuple[int, int], list[CaptionSegment]]:
     """Captions by the frames they describe, the whole clip as (0, 0), in the order of the file."""
-    groups: dict[tuple[int, int], list[str]] = {}
+    groups: dict[tuple[int, int], list[CaptionSegment]] = {}
     for caption in captions:
         start, end = caption.frame_span(selection.representation.fps, num_frames)
         if end - start < 2:
             where = f"{motion_id} ({caption.start} to {caption.end} s in a clip of {num_frames} frames)"
             summary.leave_out("segment of fewer than 2 frames", where)
             continue
-        groups.setdefault((0, 0) if caption.is_whole_clip else (start, end), []).append(caption.caption)
+        groups.setdefault((0, 0) if caption.is_whole_clip else (start, end), []).append(caption)
     return groups
 
 
@@ -448,11 +455,19 @@ def _load_stored(path: str | Path, split: str | None, selection: _Selection, cac
     splits = splits.with_format(None)
     if split is not None and split not in splits:
         raise FileNotFoundError(f"{path}: no split {split!r}; splits there: {', '.join(splits)}")
-    for dataset in splits.values():
+    for name, dataset in splits.items():
+        if "captions" in dataset.features and "tokens" not in dataset.features:
+            splits[name] = dataset = _without_tokens(dataset, selection)
         _check_stored_features(path, dataset.features, selection)
     all_ids = set().union(*(dataset["motion_id"] for dataset in splits.values())) if not selection.mirrored else set()
     names = [split] if split else list(splits)
     return DatasetDict({name: _select_stored(splits[name], name, selection, all_ids) for name in names})
+
+
+def _without_tokens(dataset: Dataset, selection: _Selection) -> Dataset:
+    """The same with an empty `tokens` for every caption: what was stored without tagged words."""
+    empty = [[""] * len(captions) for captions in dataset["captions"]]
+    return dataset.add_column("tokens", empty, feature=selection.features["tokens"])
 
 
 def _check_stored_features(path: str | Path, features: Features, selection: _Selection) -> None:

@@ -32,8 +32,6 @@ class MotionDataArguments:
 
 @dataclass
 class _RunArguments(TrainingArguments):
-    muon_learning_rate: float | None = field(default=None)
-
     def __post_init__(self):
         self.remove_unused_columns = False  # the data sets make their own items
         # Two CPU processes form one world only when asked not to look for an accelerator.
@@ -68,6 +66,7 @@ class MotionTokenizerTrainingArguments(_RunArguments):
         orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda_ortho grows from 0.
     """
 
+    muon_learning_rate: float | None = field(default=None)
     window_frames: int = field(default=64)
     windows_per_epoch: int | None = field(default=None)
     codebook_learning_rate: float | None = field(default=None)
@@ -96,11 +95,40 @@ class LanguageModelTrainingArguments(_RunArguments):
         num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
     """
 
+    muon_learning_rate: float | None = field(default=None)
     code_offsets: int = field(default=1)
     code_dropout: float = field(default=0.0)
     answer_dropout: float = field(default=0.0)
     orthonormality_warmup_ratio: float = field(default=0.0)
     num_caption_samples: int = field(default=4)
+
+
+@dataclass
+class EvaluatorTrainingArguments(_RunArguments):
+    """`TrainingArguments` of an evaluator network; only the loss is kept of an evaluation."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.prediction_loss_only = True
+
+
+@dataclass
+class WordArguments:
+    """How an evaluator reads captions.
+
+    Args:
+        vectors (`str`, *optional*): GloVe text file, or a `.npy` array; by default vectors made from the letters.
+        vocabulary (`str`, *optional*): text file with one word a line: those to keep of a GloVe file, all by default;
+            those of the rows of an array.
+        tagged (`bool`, defaults to `False`): whether to read words with their parts of speech where the data have
+            them. Captions that a model writes come without.
+        max_text_length (`int`, defaults to 20): words of a caption that are read.
+    """
+
+    vectors: str | None = None
+    vocabulary: str | None = None
+    tagged: bool = False
+    max_text_length: int = 20
 
 
 @dataclass

@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel
 
-from ..evaluation.results import save_json
+from ..evaluation.results import eval_results, format_score, save_json
 from ..resources import resource
-
-# Metric names in results -> names in the model-index.
-_CAPTION_TASK = ("motion-to-text", "Motion captioning")
 
 
 def write_model_card(
@@ -40,9 +37,6 @@ def write_model_card(
         path of the card.
     """
     folder = Path(folder)
-    values = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
-    metrics = {key: value for key, value in values.items() if value is not None}
-    task, task_name = _CAPTION_TASK
     card_data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
@@ -50,17 +44,7 @@ def write_model_card(
         tags=["motion-to-text", "human-motion", "geomotiongpt"],
         base_model=base_model,
         model_name=name,
-        eval_results=[
-            EvalResult(
-                task_type=task,
-                task_name=task_name,
-                dataset_type="motion",
-                dataset_name=data_name,
-                metric_type=key,
-                metric_value=value,
-            )
-            for key, value in metrics.items()
-        ],
+        eval_results=eval_results(result, data_name),
     )
     motion = model.config.motion_tokenizer_config
     template = string.Template(resource("model_card.md").read_text(encoding="utf-8"))
@@ -76,12 +60,8 @@ def write_model_card(
         num_layers=model.config.n_layer,
         frames_per_code=motion.downsampling_factor,
         command=result["command"],
-        results="\n".join(f"| {key} | {_format(value)} |" for key, value in metrics.items()),
+        results="\n".join(f"| {key} | {format_score(value)} |" for key, value in result["metrics"].items()),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     save_json(result, folder / "metrics.json")
     return folder / "README.md"
-
-
-def _format(value: float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

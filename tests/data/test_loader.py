@@ -40,9 +40,10 @@ def test_every_split_list_becomes_a_split(folder, load):
     assert isinstance(motions, DatasetDict)
     assert {name: split["motion_id"][:] for name, split in motions.items()} == SPLITS
     train = load(folder, "train")
-    assert isinstance(train, Dataset) and train.column_names == ["motion_id", "motion", "captions"]
+    assert isinstance(train, Dataset) and train.column_names == ["motion_id", "motion", "captions", "tokens"]
     item = train[1]
     assert item["motion_id"] == "000002" and item["captions"] == ["a person raises the left hand."]
+    assert item["tokens"] == ["a/DET person/NOUN raise/VERB the/DET left/ADJ hand/NOUN"]
     assert item["motion"].dtype == np.float32
     np.testing.assert_array_equal(item["motion"], np.load(folder / "new_joint_vecs/000002.npy"))
 
@@ -74,6 +75,7 @@ def test_parts_of_a_clip_become_items_with_ids_of_their_own(folder, load):
         "000002#10-20": ["only a part"],
         "M000001": ["a person raises the left hand."],
     }
+    assert train["tokens"][:2] == [["walk/VERB", "sit/VERB"], ["walk/VERB", "walk/VERB"]]
     whole = np.load(folder / "new_joint_vecs/000001.npy")
     np.testing.assert_array_equal(train[2]["motion"], whole[30:50])
     summary = motion_dataset_summary(train)
@@ -256,6 +258,18 @@ def test_stored_datasets_come_back_whole(folder, load, tmp_path, how):
         load(stored, "test")
     with pytest.raises(ValueError, match="wanted Array2D of width 251 for kitml"):
         load(stored, "train", "kitml")
+
+
+def test_data_stored_without_tagged_words_have_empty_ones(folder, load, tmp_path):
+    load(folder).remove_columns("tokens").save_to_disk(tmp_path / "stored")
+    item = load(tmp_path / "stored", "train")[0]
+    assert item["captions"] == ["a person raises the left hand."] and item["tokens"] == [""]
+    assert item["motion"].dtype == np.float32
+
+
+def test_caption_without_tagged_words_has_empty_ones(folder, load):
+    write_texts(folder, "000002", "walks##0.0#0.0")
+    assert load(folder, "train")[1]["tokens"] == [""]
 
 
 def test_stored_data_of_another_kind_are_refused(tmp_path, load):

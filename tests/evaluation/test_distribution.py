@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from geomotiongpt.evaluation.distribution import (
     diversity,
@@ -39,7 +40,6 @@ def test_the_distance_of_gaussians_whose_covariances_do_not_commute_is_the_close
 
 @pytest.mark.parametrize("width", [16, 256])
 def test_the_distance_agrees_with_the_matrix_square_root_of_scipy(width):
-    linalg = pytest.importorskip("scipy.linalg")
     generator = np.random.default_rng(0)
     first = generator.normal(size=(1000, width)) @ generator.normal(size=(width, width))
     second = generator.normal(size=(700, width)) @ generator.normal(size=(width, width)) + 0.3

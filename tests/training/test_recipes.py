@@ -7,14 +7,16 @@ import torch
 import yaml
 from transformers import GenerationConfig
 
-from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
+from geomotiongpt import MotionTextEvaluatorConfig, MotionTokenizer, MotionTokenizerConfig, TMRConfig
 from geomotiongpt.resources import resource
-from geomotiongpt.training import language_model, motion_tokenizer
+from geomotiongpt.training import evaluator, language_model, motion_tokenizer
 from geomotiongpt.training.arguments import (
+    EvaluatorTrainingArguments,
     LanguageModelTrainingArguments,
     LoraArguments,
     MotionDataArguments,
     MotionTokenizerTrainingArguments,
+    WordArguments,
 )
 from geomotiongpt.training.recipes import build_section, load_recipe
 
@@ -121,17 +123,23 @@ def test_recipes_are_published():
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_published_recipe_fits_its_dataclasses(path):
-    first_stage = path.stem == "motion_tokenizer"
-    recipe = load_recipe(path, motion_tokenizer.SECTIONS if first_stage else language_model.SECTIONS)
+    stage = {"motion_tokenizer": motion_tokenizer, "language_model": language_model}.get(path.stem, evaluator)
+    recipe = load_recipe(path, stage.SECTIONS)
     build_section(MotionDataArguments, recipe["data"], "data")
-    if first_stage:
+    if stage is motion_tokenizer:
         build_section(MotionTokenizerConfig, recipe["model"], "model")
         args = build_section(MotionTokenizerTrainingArguments, recipe["training"], "training")
-    else:
+    elif stage is language_model:
         build_section(language_model.ModelArguments, recipe["model"], "model")
         args = build_section(LanguageModelTrainingArguments, recipe["training"], "training")
         build_section(LoraArguments, recipe["lora"], "lora")
         assert GenerationConfig(**recipe["generation"]).max_new_tokens >= 40
+    else:
+        kind = recipe["model"].pop("model_type")
+        assert kind == {"evaluator": "motion_text_evaluator", "tmr": "tmr"}[path.stem]
+        build_section(TMRConfig if kind == "tmr" else MotionTextEvaluatorConfig, recipe["model"], "model")
+        build_section(WordArguments, recipe["words"], "words")
+        args = build_section(EvaluatorTrainingArguments, recipe["training"], "training")
     assert args.seed == 0
     assert isinstance(args.learning_rate, float)
 

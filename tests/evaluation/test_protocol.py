@@ -1,0 +1,244 @@
+"""A run measures a stated population, says what it did, and refuses what it cannot measure."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from geomotiongpt import (
+    MotionFeatureExtractor,
+    MotionTextEvaluator,
+    MotionTextEvaluatorConfig,
+    MotionTextEvaluatorProcessor,
+    load_motion_statistics,
+    make_synthetic_dataset,
+)
+from geomotiongpt.cli import main
+from geomotiongpt.evaluation.attributes import EmbeddedAttributes
+from geomotiongpt.evaluation.protocol import (
+    Population,
+    evaluate_model,
+    evaluate_motions,
+    evaluate_probes,
+    pair_labels,
+)
+from geomotiongpt.evaluation.semantics import Evaluator
+
+
+@pytest.fixture(scope="module")
+def motions(tmp_path_factory):
+    """Sixty embedded motions, of which eighteen are in the test split with their mirror images."""
+    folder = tmp_path_factory.mktemp("motions") / "data"
+    make_synthetic_dataset(folder, 60, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluator_folder(motions, tmp_path_factory):
+    """A small random evaluator, as saved."""
+    folder = tmp_path_factory.mktemp("evaluator")
+    torch.manual_seed(0)
+    sizes = dict.fromkeys(("movement_hidden_size", "movement_size", "motion_hidden_size", "text_hidden_size"), 16)
+    MotionTextEvaluator(MotionTextEvaluatorConfig(**sizes, embedding_size=8)).save_pretrained(folder)
+    mean, std = load_motion_statistics(motions)
+    MotionTextEvaluatorProcessor(MotionFeatureExtractor("humanml3d", mean, std, 4)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluator(evaluator_folder):
+    """The same, opened."""
+    model = MotionTextEvaluator.from_pretrained(evaluator_folder).eval()
+    processor = MotionTextEvaluatorProcessor.from_pretrained(evaluator_folder)
+    return Evaluator("small", model, processor, replications=3, pool_size=8)
+
+
+@pytest.fixture(scope="module")
+def report(motions, tiny_model_folder, evaluator, tmp_path_factory):
+    """The folder that an evaluation of the tiny model writes."""
+    output = tmp_path_factory.mktemp("report")
+    evaluate_model(
+        tiny_model_folder,
+        Population(motions, mirrored=False),
+        output,
+        evaluator=evaluator,
+        reader=EmbeddedAttributes(),
+        max_new_tokens=8,
+        command="geomotiongpt evaluate tiny",
+    )
+    return output
+
+
+def test_the_result_of_a_model_says_what_was_measured_and_how(report, motions):
+    result = json.loads((report / "result.json").read_text())
+    protocol, metrics = result["protocol"], result["metrics"]
+    count = len((motions / "test.txt").read_text().split()) // 2
+    assert protocol["population"]["motions"] == protocol["population"]["left_out"]["mirrored"] == count
+    assert protocol["population"]["split"] == "test" and not protocol["population"]["mirrored"]
+    named = ("convention", "reference_policy", "track", "direction", "evaluator_sha256", "replications", "seed")
+    assert all(protocol[name] not in (None, "") for name in named)
+    assert protocol["decoding"] == {"max_new_tokens": 8, "num_beams": 1, "do_sample": False, "batch_size": 64}
+    assert len(result["model"]["sha256"]) == 64 and "git_commit" in result["environment"]
+    assert metrics["motion_to_text_r_at_1"]["n"] == 3 and metrics["action"]["n"] == count
+    expected = ("bleu_4", "cider", "distinct_2", "mm_dist", "label_aware_text_to_motion_r_at_3", "pa_mpjpe_mm")
+    expected += ("ground_truth_mm_dist", "reconstruction_fid", "reconstruction_fid_floor", "language_model_gram_error")
+    expected += ("ground_truth_foot_skating_ratio", "reconstruction_jerk_m_per_s3", "perplexity", "welch_bound")
+    assert set(expected) <= set(metrics)
+
+
+def test_predictions_lie_beside_the_result_and_score_the_same_with_the_same_ruler(report, tmp_path, capsys):
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", "--predictions", str(report / "predictions.jsonl"), "--output", str(scores)]) == 0
+    assert "| bleu_4 |" in capsys.readouterr().out
+    scored, metrics = (json.loads(path.read_text())["metrics"] for path in (scores, report / "result.json"))
+    assert len(scored) > 8 and scored == {name: metrics[name] for name in scored}
+
+
+def test_the_report_shows_every_metric_and_picture(report):
+    text, metrics = (report / "report.md").read_text(), json.loads((report / "result.json").read_text())["metrics"]
+    assert all(f"| {name} | " in text for name in metrics)
+    pictures = {path.name for path in report.glob("*.png")}
+    assert pictures == {"rouge_l_by_length.png", "action_by_length.png", "actions.png", "confusion.png"}
+    assert all(f"]({name})" in text for name in pictures)
+
+
+def test_the_same_evaluation_again_gives_the_same_metrics(report, motions, tiny_model_folder, evaluator, tmp_path):
+    arguments = {"evaluator": evaluator, "reader": EmbeddedAttributes(), "max_new_tokens": 8}
+    again = evaluate_model(tiny_model_folder, Population(motions, mirrored=False), tmp_path, **arguments)
+    assert again["metrics"] == json.loads((report / "result.json").read_text())["metrics"]
+
+
+def test_the_population_is_filtered_and_counted(motions, evaluator):
+    population = Population(motions, min_frames=60, max_frames=100)
+    said = population.describe(population.dataset)
+    frames = [len(motion) for motion in population.dataset["motion"]]
+    assert said["frames"]["min"] == min(frames) >= 60 and said["frames"]["max"] == max(frames) <= 100
+    listed = len((motions / "test.txt").read_text().split())
+    assert said["motions"] == len(frames) and len(frames) + sum(said["left_out"].values()) == listed
+
+
+def test_real_motions_measured_as_generated_ones_are_ground_truth(motions, evaluator, tmp_path):
+    population = Population(motions)
+    for motion_id, motion in zip(population.dataset["motion_id"], population.dataset["motion"], strict=True):
+        np.save(tmp_path / f"{motion_id}.npy", motion)
+    np.save(tmp_path / "unknown.npy", motion)
+    result = evaluate_motions(tmp_path, population, evaluator, reader=EmbeddedAttributes())
+    metrics, said = result["metrics"], result["protocol"]["population"]
+    assert metrics["fid"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert metrics["text_to_motion_r_at_1"] == metrics["ground_truth_text_to_motion_r_at_1"]
+    assert metrics["foot_skating_ratio"] == metrics["ground_truth_foot_skating_ratio"]
+    assert "multimodality" not in metrics
+    assert (said["without_a_file"], said["files_of_no_motion"], said["motions_a_caption"]) == (0, 1, 1)
+
+
+def test_several_motions_of_a_caption_give_multimodality(motions, evaluator, tmp_path):
+    dataset = Population(motions).dataset
+    for row in range(3):
+        folder = tmp_path / dataset[row]["motion_id"]
+        folder.mkdir()
+        for number in range(10):
+            np.save(folder / f"{number}.npy", dataset[row + number]["motion"])
+    result = evaluate_motions(tmp_path, Population(motions), evaluator)
+    assert result["metrics"]["multimodality"]["mean"] > 0
+    assert result["protocol"]["population"]["without_a_file"] == len(dataset) - 3
+    (folder / "9.npy").unlink()
+    with pytest.raises(ValueError, match="between 9 and 10 motions a caption"):
+        evaluate_motions(tmp_path, Population(motions), evaluator)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((40, 263), np.nan, np.float32), "{id}.npy cannot be measured: NaN or infinity in 40 of 40 frames"),
+        (np.zeros((40, 251), np.float32), r"{id}.npy has shape \(40, 251\)"),
+        (np.zeros((3, 263), np.float32), "{id}.npy has 3 frames"),
+    ],
+)
+def test_motions_that_cannot_be_measured_are_named(array, message, motions, evaluator, tmp_path):
+    motion_id = Population(motions).dataset[0]["motion_id"]
+    np.save(tmp_path / f"{motion_id}.npy", array)
+    with pytest.raises(ValueError, match=message.format(id=motion_id)):
+        evaluate_motions(tmp_path, Population(motions), evaluator)
+
+
+def test_a_folder_without_motions_of_the_split_is_refused(motions, evaluator, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        evaluate_motions(tmp_path / "none", Population(motions), evaluator)
+    np.save(tmp_path / "walk.npy", np.zeros((40, 263)))
+    with pytest.raises(ValueError, match="holds no motion of split 'test': its files are called like walk"):
+        evaluate_motions(tmp_path, Population(motions), evaluator)
+    (tmp_path / "walk").mkdir()
+    np.save(tmp_path / "walk" / "0.npy", np.zeros((40, 263)))
+    with pytest.raises(ValueError, match="both walk.npy and a folder walk"):
+        evaluate_motions(tmp_path, Population(motions), evaluator)
+
+
+def test_probes_measure_ground_truth_first(motions, evaluator):
+    result = evaluate_probes(Population(motions), evaluator, reader=EmbeddedAttributes())
+    truth = result["metrics"]["ground_truth"]
+    assert next(iter(result["metrics"])) == "ground_truth" and len(result["metrics"]) == 9
+    assert truth["bleu_1"] == pytest.approx(100) and truth["fid"] == pytest.approx(0, abs=1e-9)
+    assert result["metrics"]["half_blank"]["bleu_1"] < 90 and result["metrics"]["noise_5cm"]["fid"] > 1e-3
+    json.dumps(result, allow_nan=False)
+
+
+def test_pairs_of_equal_attributes_have_equal_labels():
+    references = [["a person waves the left hand."], ["someone waves with the left hand."], ["a person sits down."]]
+    labels = pair_labels(references, EmbeddedAttributes())
+    assert labels[0] == labels[1] == ("wave", "left") and labels[2] == ("sit_down", None)
+
+
+# The command line
+
+
+def test_command_line_measures_a_model_and_updates_its_card(
+    motions, tiny_model_folder, evaluator_folder, tmp_path, capsys
+):
+    card = tiny_model_folder / "README.md"
+    card.write_text("---\nlicense: apache-2.0\n---\n# A model\n")
+    options = ["--data", motions, "--output", tmp_path, "--evaluator", evaluator_folder, "--replications", 2]
+    options += ["--max-new-tokens", 4, "--min-frames", 75, "--labels", "embedded", "--pool-size", 4, "--update-card"]
+    for _ in range(2):  # the second time the entries are replaced
+        assert main(["evaluate", *map(str, [tiny_model_folder, *options])]) == 0
+    assert "| motion_to_text_r_at_1 |" in capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["command"].startswith(f"geomotiongpt evaluate {tiny_model_folder} --data")
+    entries = ModelCard.load(card).data.eval_results
+    values = {entry.metric_type: entry.metric_value for entry in entries}
+    assert len(values) == len(entries) and values["cider"] == result["metrics"]["cider"]
+    assert "# A model" in card.read_text()
+
+
+def test_command_line_prints_the_table_of_probes(motions, evaluator_folder, tmp_path, capsys):
+    output = tmp_path / "probes.json"
+    options = ["--probes", "--data", motions, "--evaluator", evaluator_folder, "--output", output]
+    assert main(["evaluate", *map(str, options)]) == 0
+    assert "| metric | ground_truth | shuffled_pairs |" in capsys.readouterr().out
+    assert json.loads(output.read_text())["metrics"]["mirrored"]["jerk_m_per_s3"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--probes", "--evaluator", "EVALUATOR"], "give --data"),
+        (["--probes", "--data", "DATA"], "give --evaluator"),
+        (["MODEL", "--data", "DATA", "--update-card"], "no model card to update"),
+        (["--probes", "--data", "DATA", "--evaluator", "EVALUATOR", "--labels", "LABELS"], "labels.json is no JSON"),
+        (
+            ["--probes", "--data", "DATA", "--evaluator", "MODEL"],
+            "holds a 'geomotiongpt' model; an evaluator is one of",
+        ),
+    ],
+)
+def test_command_line_says_what_is_missing(
+    options, message, motions, evaluator_folder, tiny_model_folder, tmp_path, capsys
+):
+    (tmp_path / "labels.json").write_text("{")
+    (tiny_model_folder / "README.md").unlink(missing_ok=True)
+    names = {"DATA": motions, "EVALUATOR": evaluator_folder, "MODEL": tiny_model_folder}
+    names["LABELS"] = tmp_path / "labels.json"
+    assert main(["evaluate", *(str(names.get(option, option)) for option in options)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("geomotiongpt evaluate: error: ") and message in error
