@@ -131,6 +131,7 @@ def _add_evaluate(add) -> None:
     what.add_argument("--predictions", type=Path, metavar="FILE", help="captions with ids (JSONL, JSON, CSV, TSV)")
     what.add_argument("--motions", type=Path, metavar="DIR", help="motions made from captions, <motion id>.npy")
     what.add_argument("--probes", action="store_true", help="known damages of real motion: does each metric react?")
+    what.add_argument("--retrieval", action="store_true", help="the evaluator itself: R-precision, TMR's protocols")
     verb.add_argument("--output", type=Path, help="JSON to write; of a model a folder (default: evaluation)")
     group = verb.add_argument_group("population")
     group.add_argument("--data", help="folder of a data set, or its name on the Hub")
@@ -272,9 +273,9 @@ def _score_predictions(arguments: argparse.Namespace) -> dict:
 
 
 def _evaluate_motions(arguments: argparse.Namespace) -> dict:
-    """Of `--motions` and `--probes`."""
+    """Of `--motions`, `--probes` and `--retrieval`."""
     from .evaluation.probes import probe_table
-    from .evaluation.protocol import evaluate_motions, evaluate_probes
+    from .evaluation.protocol import evaluate_motions, evaluate_probes, evaluate_retrieval
     from .evaluation.report import metric_table
 
     evaluator = _evaluator(arguments)
@@ -283,14 +284,16 @@ def _evaluate_motions(arguments: argparse.Namespace) -> dict:
             "give --evaluator: motions are compared in its space. `geomotiongpt train-evaluator` makes one."
         )
     common = {"reader": _attribute_reader(arguments.labels), "command": arguments.command}
+    if arguments.probes:
+        captioning = _captioning_protocol(arguments)
+        result = evaluate_probes(_population(arguments), evaluator, captioning=captioning, **common)
+        print(probe_table(result["metrics"]))
+        return result
     if arguments.motions:
         result = evaluate_motions(arguments.motions, _population(arguments), evaluator, **common)
-        print(metric_table(result["metrics"]))
     else:
-        result = evaluate_probes(
-            _population(arguments), evaluator, captioning=_captioning_protocol(arguments), **common
-        )
-        print(probe_table(result["metrics"]))
+        result = evaluate_retrieval(_population(arguments), evaluator, **common)
+    print(metric_table(result["metrics"]))
     return result
 
 

@@ -313,6 +313,48 @@ def evaluate_probes(
     )
 
 
+def evaluate_retrieval(
+    population: Population,
+    evaluator: Evaluator,
+    *,
+    reader: AttributeReader | None = None,
+    command: str = "geomotiongpt evaluate",
+) -> dict[str, Any]:
+    """How well an evaluator finds the captions of real motions, and motions by their captions.
+
+    R-precision and MM-Dist with a caption drawn anew in each replication, and the four protocols of TMR with the first
+    caption of each motion.
+
+    Args:
+        population: the pairs.
+        evaluator: to be measured.
+        reader: of attributes: what makes two pairs right answers for each other. Without one, equal first captions.
+        command: that makes the result again.
+    """
+    dataset = population.dataset
+    references = dataset["captions"]
+    texts, motions = _embed_references(evaluator, dataset), _embed_real(evaluator, dataset)
+    labels = None if reader is None else pair_labels(references, reader)
+    alike = labels or [group[0].strip().lower() for group in references]
+    first = np.stack([group[0] for group in texts])
+    return make_result(
+        command=command,
+        model={"name": evaluator.name},
+        data={"name": str(population.data)},
+        protocol={
+            "direction": "both",
+            "population": population.describe(dataset),
+            "near_identical": "equal first captions" if reader is None else f"equal {', '.join(reader.names)}",
+            **evaluator.protocol,
+        },
+        metrics={
+            **evaluator.score_pairs(texts, motions, labels=labels),
+            **evaluator.score_tmr(first, motions, alike),
+            **evaluator.score_distribution(motions, motions),
+        },
+    )
+
+
 def pair_labels(references: Sequence[Sequence[str]], reader: AttributeReader) -> list[Hashable]:
     """What each motion shows: the tuple of its attributes."""
     return list(zip(*shown_attributes(references, reader).values(), strict=True))

@@ -22,6 +22,7 @@ from geomotiongpt.evaluation.protocol import (
     evaluate_model,
     evaluate_motions,
     evaluate_probes,
+    evaluate_retrieval,
     pair_labels,
 )
 from geomotiongpt.evaluation.semantics import Evaluator
@@ -184,6 +185,16 @@ def test_probes_measure_ground_truth_first(motions, evaluator):
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize("reader", [None, EmbeddedAttributes()], ids=["captions", "labels"])
+def test_retrieval_measures_the_evaluator_itself(reader, motions, evaluator):
+    result = evaluate_retrieval(Population(motions, mirrored=False), evaluator, reader=reader)
+    metrics, count = result["metrics"], result["protocol"]["population"]["motions"]
+    assert metrics["all_num_pairs"]["mean"] == count and metrics["small_batches_num_pairs"]["mean"] == count // 8 * 8
+    assert metrics["threshold_text_to_motion_r_at_5"]["mean"] >= metrics["all_text_to_motion_r_at_5"]["mean"]
+    assert 1 <= metrics["all_motion_to_text_median_rank"]["mean"] <= count
+    assert ("label_aware_motion_to_text_r_at_1" in metrics) == (reader is not None)
+
+
 def test_pairs_of_equal_attributes_have_equal_labels():
     references = [["a person waves the left hand."], ["someone waves with the left hand."], ["a person sits down."]]
     labels = pair_labels(references, EmbeddedAttributes())
@@ -217,6 +228,12 @@ def test_command_line_prints_the_table_of_probes(motions, evaluator_folder, tmp_
     assert main(["evaluate", *map(str, options)]) == 0
     assert "| metric | ground_truth | shuffled_pairs |" in capsys.readouterr().out
     assert json.loads(output.read_text())["metrics"]["mirrored"]["jerk_m_per_s3"] > 0
+
+
+def test_command_line_measures_the_evaluator_itself(motions, evaluator_folder, capsys):
+    options = ["--data", motions, "--evaluator", evaluator_folder, "--replications", 2, "--pool-size", 8]
+    assert main(["evaluate", "--retrieval", *map(str, options)]) == 0
+    assert "| dissimilar_text_to_motion_r_at_10 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
