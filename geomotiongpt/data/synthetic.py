@@ -17,8 +17,10 @@ from .text_files import CaptionSegment
 
 _CLIPS_PER_BATCH = 64  # enough to amortise calls, few enough for the cache
 _SPLIT_ROUND = ("train",) * 16 + ("val",) + ("test",) * 3
-# Share of the clips that show more than one action: the hardest to learn, so training sees more of them.
-_COMPOSED = {"train": 0.7, "val": 0.25, "test": 0.25}
+# Share of the clips that show several actions, and share of these that draw three rather than two (where they last
+# longer than a clip may be, the first two are shown): the hardest to learn, so training sees more of them.
+_COMPOSED = {"train": 0.75, "val": 0.25, "test": 0.25}
+_THREE = {"train": 0.9, "val": 0.5, "test": 0.5}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _draw_clip(rng: np.random.Generator, action: str, split: str) -> tuple[tuple
     composed = rng.random() < _COMPOSED[split]
     while True:  # every action has forms that are short enough
         segments = [_draw_attributes(rng, action)]
-        for _ in range(int(rng.integers(1, 3)) if composed else 0):
+        for _ in range(1 + (rng.random() < _THREE[split]) if composed else 0):
             segments.append(_draw_attributes(rng, _next_action(rng, segments[-1].action)))
         controls, num_shown = compose_controls(rng, segments)
         if num_shown > int(composed):

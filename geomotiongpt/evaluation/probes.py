@@ -10,6 +10,8 @@ construction, whatever the evaluator:
 - Diversity has no good direction: noise raises it, a frozen body may. Compare it with that of real motion.
 - R-precision and MM-Dist see what an evaluator keeps of a motion for the sake of its caption. Jitter that leaves the
   action recognisable, and smoothing, may cost little: jerk shows the first by a rise, the second by a fall.
+- FID is weak on over-smoothing: on real motion it stayed below the split-half floor while jerk fell to a twentieth and
+  foot skating rose fourfold.
 - R-precision takes equal captions of different motions for errors; the label-aware variant does not.
 - Physics sees neither text nor meaning: a body that stands still has no jerk and does not skate. It is perfect there.
 - Captioning metrics see words and no motion: captions share phrases, so that shuffled pairs do not fall to 0, and no

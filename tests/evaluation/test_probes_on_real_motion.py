@@ -59,6 +59,9 @@ def test_every_metric_reacts_to_damage_as_documented(probed):
     noisy = [truth, *(probed[f"noise_{centimetres}cm"] for centimetres in (1, 2, 5))]
     for less, more in zip(noisy, noisy[1:], strict=False):
         assert more["jerk_m_per_s3"] > 1.5 * less["jerk_m_per_s3"] and more["fid"] > less["fid"]
-        assert more[R_AT_1] <= less[R_AT_1] and more["floating_mm"] > less["floating_mm"]
+        assert more[R_AT_1] < less[R_AT_1] + 0.02 and more["floating_mm"] > less["floating_mm"]
     assert noisy[-1]["fid"] > 5 * floor and noisy[-1][R_AT_1] < 0.9 * truth[R_AT_1]
-    assert probed["smoothed"]["jerk_m_per_s3"] < 0.2 * truth["jerk_m_per_s3"] and probed["smoothed"]["fid"] > floor
+    smoothed = probed["smoothed"]
+    assert smoothed["jerk_m_per_s3"] < 0.2 * truth["jerk_m_per_s3"]
+    assert smoothed["foot_skating_ratio"] > 2 * truth["foot_skating_ratio"] and smoothed["fid"] > 100 * truth["fid"]
+    assert smoothed["fid"] < 2 * floor, "the blind spot: over-smoothing hardly shows"
