@@ -19,8 +19,8 @@ _CLIPS_PER_BATCH = 64  # enough to amortise calls, few enough for the cache
 _SPLIT_ROUND = ("train",) * 16 + ("val",) + ("test",) * 3
 # Share of the clips that show several actions, and share of these that draw three rather than two (where they last
 # longer than a clip may be, the first two are shown): the hardest to learn, so training sees more of them.
-_COMPOSED = {"train": 0.75, "val": 0.25, "test": 0.25}
-_THREE = {"train": 0.9, "val": 0.5, "test": 0.5}
+_COMPOSED = {"train": 0.7, "val": 0.25, "test": 0.25}
+_THREE = {"train": 0.8, "val": 0.5, "test": 0.5}
 
 
 @dataclass(frozen=True)
