@@ -47,7 +47,7 @@ def with_tables(text: str) -> str:
 
 def tables() -> str:
     """The tables of all results that are committed, as Markdown."""
-    makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, EVALUATIONS["real, test"]: evaluation_table}
+    makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, EVALUATIONS["embedded, test"]: evaluation_table}
     makers |= {PROBES: probes_table, SYSTEMS: systems_table, LOSSES: losses_table, STEP: speed_table}
     return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
 
@@ -132,7 +132,7 @@ def evaluation_table() -> str:
         ("mm_dist", "MM-Dist"),
         ("ground_truth_mm_dist", "the same, of the references"),
         ("reconstruction_fid", "reconstruction FID"),
-        ("reconstruction_fid_floor", "split-half floor of FID"),
+        ("fid_floor", "split-half floor of FID"),
         ("pa_mpjpe_mm", "PA-MPJPE, mm"),
         ("reconstruction_jerk_m_per_s3", "jerk of the reconstruction, m/s³"),
         ("ground_truth_jerk_m_per_s3", "jerk of the motion, m/s³"),

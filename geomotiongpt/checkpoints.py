@@ -195,6 +195,8 @@ def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "net"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    if isinstance(state, dict) and "movement_encoder" in state:
+        raise ValueError(f"{checkpoint} is an evaluator: give --word-vectors, the GloVe vectors it was trained with.")
     if not isinstance(state, dict) or _CODEBOOK not in state:
         raise ValueError(f"{checkpoint} has no {_CODEBOOK}: it is not a published GeoMotionGPT motion tokenizer.")
     return state

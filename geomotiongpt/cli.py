@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
+        extra = "bert-score" if error.name == "bert_score" else "evaluation"
         print(
             f"geomotiongpt {arguments.verb}: error: {error.name} is not installed: "
-            "pip install 'geomotiongpt[evaluation]'",
+            f"pip install 'geomotiongpt[{extra}]'",
             file=sys.stderr,
         )
         return EXIT_BAD_INPUT
@@ -152,14 +153,24 @@ def _add_evaluate(add) -> None:
     group.add_argument("--labels", help="words that name action, side and style: a JSON file, or `embedded`")
     group = verb.add_argument_group("evaluator")
     group.add_argument("--evaluator", help="folder of an evaluator network: see train-evaluator and convert")
-    group.add_argument("--replications", type=int, default=20, help="(default: 20)")
-    group.add_argument("--pool-size", type=int, default=32, help="(default: 32)")
+    group.add_argument("--replications", type=_positive, default=20, help="(default: 20)")
+    group.add_argument("--pool-size", type=_positive, default=32, help="(default: 32)")
+    group.add_argument(
+        "--last-pool", default="smaller", choices=["smaller", "drop"], help="what becomes of an incomplete pool"
+    )
     group.add_argument("--seed", type=int, default=0, help="(default: 0)")
     group = verb.add_argument_group("decoding")
     group.add_argument("--num-beams", type=int, default=1, help="(default: 1, greedy)")
     group.add_argument("--max-new-tokens", type=int, help="(default: the model's)")
-    group.add_argument("--batch-size", type=int, default=64, help="motions at a time (default: 64)")
+    group.add_argument("--batch-size", type=_positive, default=64, help="motions at a time (default: 64)")
     verb.add_argument("--update-card", action="store_true", help="put the result into the model's own card")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -242,6 +253,7 @@ def _caption(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .evaluation.results import save_json
 
+    _refuse_options_of_others(arguments)
     if arguments.predictions:
         result = _score_predictions(arguments)
     elif arguments.model:
@@ -251,6 +263,35 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.output:
         print(f"saved {save_json(result, arguments.output)}")
     return 0
+
+
+_OF_CAPTIONS = ("convention", "reference_policy", "bert_model", "bert_layer", "bert_rescale")
+_OF_EVALUATOR = ("evaluator", "replications", "pool_size", "last_pool", "seed", "labels")
+_OF_POPULATION = ("data", "split", "representation", "min_frames", "max_frames", "no_mirrored")
+# What is measured -> the options that have a say in it.
+_OPTIONS = {
+    "model": (
+        *(*_OF_CAPTIONS, *_OF_EVALUATOR, *_OF_POPULATION),
+        *("num_beams", "max_new_tokens", "batch_size", "update_card"),
+    ),
+    "predictions": (*_OF_CAPTIONS, "references", "track", "system"),
+    "motions": (*_OF_EVALUATOR, *_OF_POPULATION),
+    "probes": (*_OF_CAPTIONS, *_OF_EVALUATOR, *_OF_POPULATION),
+    "retrieval": (*_OF_EVALUATOR, *_OF_POPULATION),
+}
+
+
+def _refuse_options_of_others(arguments: argparse.Namespace) -> None:
+    """An option that would have no effect is a mistake of whoever typed it."""
+    measured = next(name for name in _OPTIONS if getattr(arguments, name))
+    defaults = vars(_parser().parse_args(["evaluate", "--probes"]))
+    known = {*_OPTIONS, *_OPTIONS[measured], "output", "command"}
+    idle = [name for name, value in vars(arguments).items() if name not in known and value != defaults[name]]
+    if idle:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ValueError(
+            f"{options}: no effect on {'a' if measured == 'model' else '--'}{' ' * (measured == 'model')}{measured}."
+        )
 
 
 def _score_predictions(arguments: argparse.Namespace) -> dict:
@@ -354,15 +395,16 @@ def _captioning_protocol(arguments: argparse.Namespace):
 
 
 def _evaluator(arguments: argparse.Namespace):
-    import torch
-
+    from .checkpoints import check_model_folder
+    from .evaluation.captioner import join_processes
     from .evaluation.embeddings import load_evaluator
     from .evaluation.semantics import Evaluator
 
     if not arguments.evaluator:
         return None
-    model, processor = load_evaluator(arguments.evaluator, device="cuda" if torch.cuda.is_available() else "cpu")
-    sizes = {name: getattr(arguments, name) for name in ("replications", "seed", "pool_size")}
+    check_model_folder(arguments.evaluator)
+    model, processor = load_evaluator(arguments.evaluator, device=join_processes().device)
+    sizes = {name: getattr(arguments, name) for name in ("replications", "seed", "pool_size", "last_pool")}
     return Evaluator(arguments.evaluator, model, processor, **sizes)
 
 

@@ -43,11 +43,21 @@ class AttributeWords:
         """From a `labels.json` with `action` and `style` (value -> phrases) and `side` (a list of words).
 
         Raises:
-            ValueError: if one of the three is missing.
+            ValueError: if one of the three is missing or no such thing.
         """
+        if not isinstance(labels, Mapping):
+            raise ValueError(f"the labels are {labels!r}; wanted an object with action, side and style.")
         missing = [name for name in ("action", "side", "style") if name not in labels]
         if missing:
             raise ValueError(f"the labels name no {', '.join(missing)}; wanted action, side and style.")
+        lists = {"side": labels["side"]}
+        for name in ("action", "style"):
+            if not isinstance(labels[name], Mapping):
+                raise ValueError(f"{name} of the labels is {labels[name]!r}; wanted an object of value -> phrases.")
+            lists |= {f"{name} {value!r}": phrases for value, phrases in labels[name].items()}
+        for name, phrases in lists.items():
+            if not isinstance(phrases, list) or not all(isinstance(text, str) and text.strip() for text in phrases):
+                raise ValueError(f"{name} of the labels is {phrases!r}; wanted a list of strings with words.")
         side = {word: [word] for word in labels["side"]}
         return cls({"action": labels["action"], "side": side, "style": labels["style"]})
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset as HFDataset
@@ -15,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
-from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+from ..models.processing_geomotiongpt import TASK_PROMPTS, GeoMotionGPTProcessor
 from .results import save_json
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ def write_captions(
 ) -> list[str] | None:
     """Captions every motion of a split and writes `{"id", "prediction", "references"}`, one JSON object a line.
 
-    Batches depend on the data and `batch_size` alone, so that the captions do not depend on how many processes share
-    them or how often the run was stopped. Under `accelerate launch` every process takes some of the batches. Until all
-    are done they stand in `<path>.<process>.part`; then `path` is written, in the order of the split.
+    Batches depend on the data and `batch_size` alone, so that with as many threads a process the captions do not
+    depend on how many processes share them or how often the run was stopped. Under `accelerate launch` every process
+    takes some of the batches. Until all are done they stand in `<path>.<process>.part`; then `path` is written, in the
+    order of the split.
 
     Args:
         model: in evaluation mode, on its device.
@@ -57,21 +59,27 @@ def write_captions(
         the captions, in the order of the split; None in all processes but the first.
 
     Raises:
-        ValueError: if the files there come from another model, other data or other settings, or the processes of a
-            launcher do not see each other.
+        ValueError: for a batch size below 1; if the files there come from another model, other data or other settings;
+            or if the processes of a launcher do not see each other.
     """
-    path, state = Path(path), _join_processes()
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; caption at least 1 motion at a time.")
+    path, state = Path(path), join_processes()
     settings = {
         "model": weights_hash(model),
-        "data": _data_hash(dataset),
+        "processor": _processor_hash(processor),
+        "data": data_hash(dataset),
         "batch_size": batch_size,
-        "decoding": generate_kwargs,
+        "decoding": {**model.generation_config.to_diff_dict(), **generate_kwargs},
     }
     ids = dataset["motion_id"]
     if state.is_main_process:
         _claim(path, settings)
     state.wait_for_everyone()
-    if not path.is_file():
+    if path.is_file():
+        if state.is_main_process:
+            _remove_parts(path)
+    else:
         done = _read_parts(path)
         state.wait_for_everyone()  # before anybody writes more
         batches = [batch for batch in _batches(dataset, batch_size) if not all(ids[index] in done for index in batch)]
@@ -95,7 +103,12 @@ def write_captions(
         return [json.loads(line)["prediction"] for line in file]
 
 
-def _join_processes() -> PartialState:
+def join_processes() -> PartialState:
+    """The processes of a launcher; each has its own device.
+
+    Raises:
+        ValueError: if they do not see each other.
+    """
     # Two CPU processes form one world only when asked not to look for an accelerator.
     state = PartialState(cpu=not torch.cuda.is_available())
     expected = int(os.environ.get("WORLD_SIZE", "1"))
@@ -128,9 +141,21 @@ def motion_lengths(dataset: HFDataset) -> list[int]:
     return [len(motion) for rows in dataset.select_columns(["motion"]).iter(100) for motion in rows["motion"]]
 
 
-def _data_hash(dataset: HFDataset) -> str:
-    rows = zip(dataset["motion_id"], motion_lengths(dataset), dataset["captions"], strict=True)
-    return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
+def data_hash(dataset: HFDataset) -> str:
+    """SHA-256 over ids, motions and captions of a split."""
+    digest = hashlib.sha256()
+    for rows in dataset.select_columns(["motion_id", "motion", "captions"]).iter(100):
+        digest.update(json.dumps([rows["motion_id"], rows["captions"]]).encode())
+        for motion in rows["motion"]:
+            digest.update(np.ascontiguousarray(motion, np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _processor_hash(processor: GeoMotionGPTProcessor) -> str:
+    """Statistics, vocabulary and prompts."""
+    extractor = processor.feature_extractor
+    parts = [extractor.mean, extractor.std, processor.tokenizer.backend_tokenizer.to_str(), TASK_PROMPTS]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _claim(path: Path, settings: dict[str, Any]) -> None:
@@ -165,6 +190,11 @@ def _read_parts(path: Path) -> dict[str, str]:
 
 def _join_parts(path: Path, ids: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     done = _read_parts(path)
+    missing = [motion_id for motion_id in ids if motion_id not in done]
+    if missing:
+        raise ValueError(
+            f"{path}: captions of {len(missing)} motions are gone ({missing[0]} ...). Does another run write there?"
+        )
     rows = [
         {"id": motion_id, "prediction": done[motion_id], "references": group}
         for motion_id, group in zip(ids, references, strict=True)
@@ -175,5 +205,9 @@ def _join_parts(path: Path, ids: Sequence[str], references: Sequence[Sequence[st
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+    _remove_parts(path)
+
+
+def _remove_parts(path: Path) -> None:
     for part in path.parent.glob(f"{path.name}.*.part"):
         part.unlink()

@@ -3,13 +3,16 @@
 import ast
 import csv
 import hashlib
+import io
 import json
 import logging
 import re
 import shlex
+import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +99,16 @@ def read_predictions(path: str | Path, references_path: str | Path | None = None
     Args:
         path: JSONL, JSON (a list of objects, or id -> caption or object), CSV or TSV. Columns are found by their
             usual names (`ID_COLUMNS`, `PREDICTION_COLUMNS`, `REFERENCE_COLUMNS`) in any case; `outputs`
-            (system -> caption) holds several systems.
+            (system -> caption) holds several systems, and then there is no other column of captions.
         references_path: a file of the same formats with an id and references (a list; JSON or a Python list in a
-            cell; one string; or numbered columns `reference_1`, `reference_2`, ..., of which empty ones do not count).
+            cell; one string; or numbered columns `reference_1`, `reference_2`, ..., of which empty ones do not count
+            and the first may stand without its number).
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: naming file, row and column, for what cannot be read: another format, a missing column, an id that
-            is there twice, a caption that is no string, no references, an id that the references file lacks.
+            is there twice, a caption that is no string, no references, several columns of either, a list without
+            its commas, an id that the references file lacks.
     """
     path = Path(path)
     rows = _read_rows(path, value_name="prediction")
@@ -297,6 +302,12 @@ def _read_json(path: Path, value_name: str) -> list[dict[str, Any]]:
         return value
     if not isinstance(value, dict):
         raise ValueError(f"{path.name}: wanted a list of objects, or an object of id -> {value_name}.")
+    for name, content in value.items():
+        if isinstance(content, dict) and str(content.get("id", name)) != name:
+            raise ValueError(
+                f"{path.name}: the object under {name!r} has the id {content['id']!r}; wanted one id: make them the "
+                "same, or drop the inner one."
+            )
     return [
         {**content, "id": name} if isinstance(content, dict) else {"id": name, value_name: content}
         for name, content in value.items()
@@ -388,6 +399,12 @@ def _unique_ids(rows: Sequence[Mapping[str, Any]], column: str, path: Path) -> l
 
 def _read_systems(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> dict[str, list[str]]:
     several = columns.get(SYSTEM_COLUMN)
+    others = [columns[name] for name in PREDICTION_COLUMNS if name in columns]
+    if several is not None and others and any(isinstance(row.get(several), dict) for row in rows):
+        raise ValueError(
+            f"{path.name} has several systems in {several!r} and captions in {_some(others)} too; drop one, or put "
+            f"all captions into {several!r}."
+        )
     if several is None or not all(isinstance(row.get(several), dict) for row in rows):
         column = _find(columns, (*PREDICTION_COLUMNS, SYSTEM_COLUMN), "prediction", path)
         return {"prediction": [_prediction(row, column, f"row {n}", path) for n, row in enumerate(rows, 1)]}
@@ -418,38 +435,73 @@ def _prediction(row: Mapping[str, Any], column: str, name: str, path: Path) -> s
 def _read_references(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], names: Sequence[str], path: Path
 ) -> list[list[str]]:
-    numbered = [(re.fullmatch(r"(.+?)_?(\d+)", name), column) for name, column in columns.items()]
-    chosen = sorted((int(match[2]), column) for match, column in numbered if match and match[1] in names)
-    if chosen and not any(name in columns for name in names):
-        parts = [column for _, column in chosen]
-        groups = [[_cell(row, column, f"row {n}", path) for column in parts] for n, row in enumerate(rows, 1)]
-        groups = [[text for text in group if text != ""] for group in groups]
-    else:
-        column = _find(columns, names, "references", path)
-        groups = [
-            _reference_list(_cell(row, column, f"row {n}", path), f"{path.name}: {column!r} of row {n}")
-            for n, row in enumerate(rows, 1)
-        ]
-    for number, group in enumerate(groups, 1):
+    parts = _reference_columns(columns, names, path)
+    groups = []
+    for number, row in enumerate(rows, 1):
+        group: list[Any] = []
+        for column in parts:
+            value = _cell(row, column, f"row {number}", path)
+            if value != "":
+                group += _reference_list(value, f"{path.name}: {column!r} of row {number}")
         if not group:
             raise ValueError(f"{path.name}: row {number} has no references; wanted at least one.")
         for text in group:
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"{path.name}: a reference of row {number} is {text!r}; wanted a string with words.")
+        groups.append(group)
     return groups
+
+
+def _reference_columns(columns: Mapping[str, str], names: Sequence[str], path: Path) -> list[str]:
+    """The column of the references, or those of one name in the order of their numbers."""
+    families: dict[str, list[tuple[int, str]]] = {}
+    for name, column in columns.items():
+        match = re.fullmatch(r"(.+?)(?:[_.]?(\d+))?", name)
+        if match and match[1] in names:
+            families.setdefault(match[1], []).append((int(match[2] or 1), column))
+    if names[0] in columns:  # ours wins
+        families = {names[0]: families[names[0]]}
+    if all(name in columns and len(family) == 1 for name, family in families.items()):
+        return [_find(columns, names, "references", path)]
+    found = [column for family in families.values() for _, column in sorted(family)]
+    if len(families) > 1:
+        raise ValueError(
+            f"{path.name} has reference columns of {len(families)} names ({_some(found)}); wanted those of one name, "
+            f"numbered. Drop the others, or name all {names[0]}_1, {names[0]}_2, ..."
+        )
+    numbers = Counter(number for family in families.values() for number, _ in family)
+    if len(numbers) < len(found):
+        raise ValueError(
+            f"{path.name} has reference columns of one number ({_some(found)}; a name without a number is number 1). "
+            f"Name them {names[0]}_1, {names[0]}_2, ..."
+        )
+    return found
 
 
 def _reference_list(value: Any, where: str) -> list[Any]:
     """A list as it is; a list that a CSV cell spells out, in JSON or Python; any other value as the one reference."""
     if isinstance(value, str) and re.fullmatch(r"\s*\[.*\]\s*", value, re.DOTALL):
+        text = value
         try:
-            value = json.loads(value)
+            value = json.loads(text)
         except json.JSONDecodeError:
             try:
-                value = ast.literal_eval(value.strip())
+                value = ast.literal_eval(text.strip())
             except (SyntaxError, ValueError) as error:
-                raise ValueError(f"{where} is neither a JSON nor a Python list: {value[:60]!r}.") from error
+                raise ValueError(f"{where} is neither a JSON nor a Python list: {text[:60]!r}.") from error
+            if _joins_strings(text):
+                raise ValueError(
+                    f"{where} is a list without commas, as NumPy prints arrays: {text[:60]!r}. "
+                    "Write array.tolist(), or json.dumps of it, into the cell."
+                ) from None
     return value if isinstance(value, list) else [value]
+
+
+def _joins_strings(source: str) -> bool:
+    """Whether Python reads strings that stand side by side as one."""
+    tokens = tokenize.generate_tokens(io.StringIO(source.strip(), newline=None).readline)
+    types = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.COMMENT)]
+    return (tokenize.STRING, tokenize.STRING) in pairwise(types)
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

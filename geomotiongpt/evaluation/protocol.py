@@ -1,5 +1,6 @@
 """One run, one result: a captioning model, anybody's motions or the sanity probes on a stated population."""
 
+import hashlib
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,26 +11,29 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
-from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, PreTrainedModel
 
+from .. import models as models
+from ..checkpoints import check_model_folder
 from ..data.loader import load_motion_dataset, motion_dataset_summary
 from ..data.motion_folder import read_array
 from ..data.training_sets import drop_short_motions, normalised_clips
 from ..models.geometry import codebook_geometry
 from ..models.motion_representation import features_to_joints, get_motion_representation
 from .attributes import AttributeReader, attribute_accuracy, shown_attributes
-from .captioner import motion_lengths, weights_hash, write_captions
-from .captioning import CaptionScorer, bert_scores, caption_protocol
+from .captioner import data_hash, join_processes, motion_lengths, weights_hash, write_captions
+from .captioning import caption_protocol, caption_scores
 from .physics import evaluate_physics
 from .predictions import select_references
 from .probes import run_probes
 from .reconstruction import reconstruct_clips, reconstruction_metrics
 from .report import draw_plots, write_report
 from .results import make_result, save_json
-from .semantics import Evaluator
+from .semantics import DIVERSITY_PAIRS, Evaluator
 
 logger = logging.getLogger(__name__)
 
+_UNREAD = "unread"
 RESULT, PREDICTIONS = "result.json", "predictions.jsonl"
 
 
@@ -64,6 +68,10 @@ class Population:
             max_frames=self.max_frames,
             mirrored=self.mirrored,
         )
+
+    def name_data(self, dataset: HFDataset) -> dict[str, str]:
+        """The data of a result: their name, and the hash of the motions measured and their captions."""
+        return {"name": str(self.data), "sha256": data_hash(dataset)}
 
     def describe(self, dataset: HFDataset, left_out: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
         """What a result must say: the filter, how many motions were measured, and what was left out for which reason.
@@ -103,11 +111,15 @@ class CaptioningProtocol:
 
     def score(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """All captioning metrics."""
-        groups = [select_references(group, self.reference_policy) for group in references]
-        scores = CaptionScorer(groups, self.convention).score(captions)
-        if self.bert_model is not None:
-            scores |= bert_scores(captions, groups, self.bert_model, layer=self.bert_layer, rescale=self.bert_rescale)
-        return scores
+        return caption_scores(
+            captions,
+            [select_references(group, self.reference_policy) for group in references],
+            convention=self.convention,
+            bert_model=self.bert_model,
+            bert_layer=self.bert_layer,
+            bert_rescale=self.bert_rescale,
+            device=_device(),
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a result must say."""
@@ -154,39 +166,36 @@ def evaluate_model(
         ValueError: as the parts do, each naming the thing.
     """
     captioning, output = captioning or CaptioningProtocol(), Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(model_name).to(device).eval()
+    model = load_captioner(model_name).to(join_processes().device).eval()
     processor = AutoProcessor.from_pretrained(model_name)
     dataset, too_short = drop_short_motions(population.dataset, processor.feature_extractor.downsampling_factor)
+    if evaluator is not None:
+        evaluator.check(dataset["motion_id"], motion_lengths(dataset))
+    output.mkdir(parents=True, exist_ok=True)
     decoding = {"num_beams": num_beams, "do_sample": False}
     decoding |= {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     captions = write_captions(model, processor, dataset, output / PREDICTIONS, batch_size=batch_size, **decoding)
     if captions is None:
         return None
     references = dataset["captions"]
-    labels = None if reader is None else pair_labels(references, reader)
     metrics: dict[str, Any] = dict(captioning.score(captions, references))
     if reader is not None:
         metrics |= attribute_accuracy(captions, references, reader)
     metrics |= _motion_metrics(model, processor, dataset, evaluator)
     if evaluator is not None:
-        metrics |= _text_metrics(evaluator, captions, dataset, labels)
+        metrics |= _text_metrics(evaluator, captions, dataset, reader)
     result = make_result(
         command=command,
         model={"name": str(model_name), "sha256": weights_hash(model), "parameters": model.num_parameters()},
-        data={"name": str(population.data)},
+        data=population.name_data(dataset),
         protocol={
             "direction": "motion-to-text; R-precision in both directions",
             "population": population.describe(dataset, {"shorter than one motion code": too_short}),
             **captioning.describe(),
             "empty_predictions": sum(not caption.strip() for caption in captions),
-            "decoding": {
-                "max_new_tokens": model.generation_config.max_new_tokens,
-                **decoding,
-                "batch_size": batch_size,
-            },
-            **({} if evaluator is None else evaluator.protocol),
+            "decoding": {**_decoding_of(model), **decoding, "batch_size": batch_size},
+            **_describe_evaluator(evaluator, len(dataset), len(dataset)),
+            **_describe_labels(references, reader),
         },
         metrics=metrics,
     )
@@ -219,33 +228,34 @@ def evaluate_motions(
         ValueError: if it holds no motion of the split; for a file that cannot be read, holds NaN or another width.
     """
     folder = Path(folder)
-    files = _motion_files(folder)
-    ids = population.dataset["motion_id"]
+    files, ids = _motion_files(folder), population.dataset["motion_id"]
     rows = [index for index, motion_id in enumerate(ids) if motion_id in files]
     if not rows:
         raise ValueError(
             f"{folder} holds no motion of split {population.split!r}: its files are called like "
             f"{', '.join(sorted(files)[:3]) or 'nothing'}, the motions {', '.join(ids[:3])}."
         )
-    extractor = evaluator.processor.feature_extractor
-    generations = {
-        ids[row]: [extractor.to_features(_read_motion(path), str(path)) for path in files[ids[row]]] for row in rows
-    }
-    dataset = population.dataset.select(rows)
-    motions = [group[0] for group in generations.values()]
+    numbers = {len(files[ids[row]]) for row in rows}
+    if len(numbers) > 1:
+        raise ValueError(f"{folder}: between {min(numbers)} and {max(numbers)} motions a caption; wanted as many.")
+    dataset, extractor = population.dataset.select(rows), evaluator.processor.feature_extractor
+    paths = [files[motion_id] for motion_id in dataset["motion_id"]]
+    given = [_read_motion(group[0]) for group in paths]
+    motions = [extractor.to_features(clip, str(group[0])) for clip, group in zip(given, paths, strict=True)]
+    evaluator.check([str(group[0]) for group in paths], [len(motion) for motion in motions])
+    evaluator.check(ids, motion_lengths(population.dataset))
     labels = None if reader is None else pair_labels(dataset["captions"], reader)
-    texts, real = _embed_references(evaluator, dataset), _embed_real(evaluator, population.dataset)
-    embeddings = evaluator.embed_motions(motions, list(generations))
+    texts = [group[:1] for group in _embed_references(evaluator, dataset)]
+    embeddings, real = evaluator.embed_motions(motions), _embed_real(evaluator, population.dataset)
     metrics: dict[str, Any] = dict(evaluator.score_pairs(texts, embeddings, labels=labels))
     truth = evaluator.score_pairs(texts, real[rows], labels=labels)
     metrics |= evaluator.score_distribution(embeddings, real) | _prefixed("ground_truth", truth)
-    numbers = {len(group) for group in generations.values()}
     if numbers != {1}:
-        if len(numbers) > 1:
-            raise ValueError(f"{folder}: between {min(numbers)} and {max(numbers)} motions a caption; wanted as many.")
-        stacked = np.stack([evaluator.embed_motions(group) for group in zip(*generations.values(), strict=True)], 1)
-        metrics |= evaluator.score_generations(stacked)
-    metrics |= _physics(motions, population.representation)
+        others = [[extractor.to_features(_read_motion(path), str(path)) for path in group[1:]] for group in paths]
+        repeated = [evaluator.embed_motions(group) for group in zip(*others, strict=True)]
+        metrics |= evaluator.score_generations(np.stack([embeddings, *repeated], axis=1))
+    # Joints as they were given: features stand on the ground and have the representation's bone lengths.
+    metrics |= _physics(given, population.representation)
     metrics |= _prefixed("ground_truth", _physics(_motions(dataset), population.representation))
     unknown = sorted(set(files) - set(ids))
     for what, names in (("motions of the split without a file", set(ids) - set(files)), ("other files", unknown)):
@@ -253,18 +263,19 @@ def evaluate_motions(
             logger.warning("%s: %s: %d (%s ...)", folder, what, len(names), min(names))
     return make_result(
         command=command,
-        model={"name": folder.name},
-        data={"name": str(population.data)},
+        model={"name": folder.name, "sha256": _files_hash(sorted(path for group in paths for path in group))},
+        data=population.name_data(population.dataset),
         protocol={
             "direction": "text-to-motion; R-precision in both directions",
+            "captions": "the first of each motion, which the motions must have been made from",
             "population": {
                 **population.describe(dataset),
                 "without_a_file": len(ids) - len(rows),
                 "files_of_no_motion": len(unknown),
                 "motions_a_caption": numbers.pop(),
-                "fid_against": f"all {len(ids)} motions of the split",
             },
-            **evaluator.protocol,
+            **_describe_evaluator(evaluator, len(motions), len(real)),
+            **_describe_labels(dataset["captions"], reader),
         },
         metrics=metrics,
     )
@@ -288,9 +299,8 @@ def evaluate_probes(
         command: that makes the result again.
     """
     captioning, dataset = captioning or CaptioningProtocol(), population.dataset
+    evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     references = dataset["captions"]
-    groups = [select_references(group, captioning.reference_policy) for group in references]
-    scorer = CaptionScorer(groups, captioning.convention)
     tokens = {group[0]: words[0].split() for group, words in zip(references, dataset["tokens"], strict=True)}
     metrics = run_probes(
         evaluator.embed_motions,
@@ -298,16 +308,23 @@ def evaluate_probes(
         _motions(dataset),
         [group[0] for group in references],
         labels=None if reader is None else pair_labels(references, reader),
-        caption_scorer=scorer.score,
+        caption_scorer=lambda captions: captioning.score(captions, references),
         similarity=evaluator.model.config.similarity,
         representation=population.representation,
+        pool_size=evaluator.pool_size,
         seed=evaluator.seed,
     )
-    protocol = {name: value for name, value in evaluator.protocol.items() if name not in ("replications", "intervals")}
+    protocol = {
+        **_describe_evaluator(evaluator, len(dataset), len(dataset)),
+        **_describe_labels(references, reader),
+        "last_pool": "smaller",
+        "replications": 1,
+        "intervals": "none",
+    }
     return make_result(
         command=command,
         model={"name": "ground truth, damaged"},
-        data={"name": str(population.data)},
+        data=population.name_data(dataset),
         protocol={"population": population.describe(dataset), **captioning.describe(), **protocol},
         metrics=metrics,
     )
@@ -328,42 +345,66 @@ def evaluate_retrieval(
     Args:
         population: the pairs.
         evaluator: to be measured.
-        reader: of attributes: what makes two pairs right answers for each other. Without one, equal first captions.
+        reader: of attributes: what makes two pairs right answers for each other. Without one, captions of nearly the
+            same words do (cosine of bags of words above 0.9).
         command: that makes the result again.
     """
     dataset = population.dataset
     references = dataset["captions"]
     texts, motions = _embed_references(evaluator, dataset), _embed_real(evaluator, dataset)
     labels = None if reader is None else pair_labels(references, reader)
-    alike = labels or [group[0].strip().lower() for group in references]
+    near_identity: dict[str, Any] = {"labels": labels}
+    if labels is None:
+        near_identity = {"text_similarity": _word_overlap([group[0] for group in references])}
     first = np.stack([group[0] for group in texts])
     return make_result(
         command=command,
         model={"name": evaluator.name},
-        data={"name": str(population.data)},
+        data=population.name_data(dataset),
         protocol={
             "direction": "both",
             "population": population.describe(dataset),
-            "near_identical": "equal first captions" if reader is None else f"equal {', '.join(reader.names)}",
-            **evaluator.protocol,
+            "near_identical": "cosine of bags of words above 0.9" if reader is None else "equal labels",
+            "small_batches": "one draw of pools, the rest dropped (TMR, protocol d)",
+            **_describe_evaluator(evaluator, len(dataset), len(dataset)),
+            **_describe_labels(references, reader),
         },
         metrics={
             **evaluator.score_pairs(texts, motions, labels=labels),
-            **evaluator.score_tmr(first, motions, alike),
-            **evaluator.score_distribution(motions, motions),
+            **evaluator.score_tmr(first, motions, **near_identity),
+            **evaluator.score_real(motions, min(DIVERSITY_PAIRS, len(motions))),
         },
     )
 
 
 def pair_labels(references: Sequence[Sequence[str]], reader: AttributeReader) -> list[Hashable]:
-    """What each motion shows: the tuple of its attributes."""
-    return list(zip(*shown_attributes(references, reader).values(), strict=True))
+    """What each motion shows: the tuple of its attributes. A motion whose action cannot be read is like no other."""
+    labels = zip(*shown_attributes(references, reader).values(), strict=True)
+    return [label if label[0] is not None else (_UNREAD, index) for index, label in enumerate(labels)]
+
+
+def load_captioner(name: str | Path) -> PreTrainedModel:
+    """A captioning model, from a folder or the Hub.
+
+    Raises:
+        OSError: if there is none.
+        ValueError: if it is another kind of model.
+    """
+    check_model_folder(name)
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+    except OSError as error:
+        raise OSError(f"{name}: no such folder, and not to be had from the Hub: {error}") from error
+    if kind != "geomotiongpt":
+        raise ValueError(f"{name} holds a {kind!r} model; captions take a 'geomotiongpt'.")
+    return AutoModelForCausalLM.from_pretrained(name)
 
 
 def _text_metrics(
-    evaluator: Evaluator, captions: Sequence[str], dataset: HFDataset, labels: Sequence[Hashable] | None
+    evaluator: Evaluator, captions: Sequence[str], dataset: HFDataset, reader: AttributeReader | None
 ) -> dict[str, Any]:
     """R-precision and MM-Dist of the captions, and of the references for comparison."""
+    labels = None if reader is None else pair_labels(dataset["captions"], reader)
     motions = _embed_real(evaluator, dataset)
     said = [row[None] for row in evaluator.embed_texts(captions)]
     truth = evaluator.score_pairs(_embed_references(evaluator, dataset), motions, labels=labels)
@@ -382,7 +423,7 @@ def _motion_metrics(
     metrics |= _prefixed("language_model", codebook_geometry(model.motion_codebook.weight))
     if evaluator is not None:
         back, real = (evaluator.embed_motions(clips) for clips in (reconstruction.features, reconstruction.targets))
-        metrics |= _prefixed("reconstruction", evaluator.score_distribution(back, real))
+        metrics |= evaluator.score_distribution(back, real, "reconstruction_")
     return metrics
 
 
@@ -403,8 +444,56 @@ def _motions(dataset: HFDataset) -> list[np.ndarray]:
 
 
 def _physics(motions: Sequence[np.ndarray], representation: str) -> dict[str, float]:
-    joints = [features_to_joints(np.asarray(motion, np.float64), representation) for motion in motions]
+    """Of features (frames, F) or joints (frames, J, 3)."""
+    joints = [
+        motion if motion.ndim == 3 else features_to_joints(np.asarray(motion, np.float64), representation)
+        for motion in motions
+    ]
     return evaluate_physics(joints, representation)
+
+
+def _word_overlap(captions: Sequence[str]) -> np.ndarray:
+    """(N, N) cosines of bags of words."""
+    bags = [set(caption.lower().split()) for caption in captions]
+    words = {word: column for column, word in enumerate(sorted(set().union(*bags)))}
+    rows = np.zeros((len(bags), len(words)), np.float32)
+    for row, bag in enumerate(bags):
+        rows[row, [words[word] for word in bag]] = 1 / max(1, len(bag)) ** 0.5
+    return rows @ rows.T
+
+
+def _describe_evaluator(evaluator: Evaluator | None, num_motions: int, num_real: int) -> dict[str, Any]:
+    if evaluator is None:
+        return {}
+    return {**evaluator.protocol, **evaluator.describe_distribution(num_motions, num_real)}
+
+
+def _describe_labels(references: Sequence[Sequence[str]], reader: AttributeReader | None) -> dict[str, Any]:
+    if reader is None:
+        return {}
+    unread = sum(label[0] == _UNREAD for label in pair_labels(references, reader))  # type: ignore[index]
+    return {"labels": list(reader.names), "motions_without_label": unread}
+
+
+def _decoding_of(model: PreTrainedModel) -> dict[str, Any]:
+    """What the model's generation configuration says about decoding, token ids and bookkeeping left out."""
+    settings = model.generation_config.to_diff_dict()
+    return {
+        name: value
+        for name, value in settings.items()
+        if not name.startswith(("_", "output_", "transformers")) and not name.endswith("_token_id")
+    }
+
+
+def _files_hash(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _prefixed(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """A result as people read it: a Markdown report, plots, and entries for a model card."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 from pycocoevalcap.rouge.rouge import Rouge
 
 from ..visualization.evaluation_plots import plot_class_scores, plot_confusion, plot_score_against_length
+from ..visualization.output import write_aside
 from .attributes import AttributeReader, EmbeddedAttributes, shown_attributes
 from .results import eval_results, format_score
 
@@ -31,9 +31,7 @@ def write_report(result: Mapping[str, Any], output: str | Path, plots: Mapping[s
         lines += [f"## {heading}", "", f"![{heading}]({path.name})", ""]
     for heading in ("protocol", "environment"):
         lines += [f"## {heading.capitalize()}", "", *_bullets(result[heading]), ""]
-    path = output / REPORT
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    return write_aside(output / REPORT, lambda file: file.write("\n".join(lines).encode()))
 
 
 def metric_table(metrics: Mapping[str, Any]) -> str:
@@ -84,7 +82,9 @@ def draw_plots(
     captions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
     seconds = [length / fps for length in lengths]
     rouge = [Rouge().calc_score([caption], group) for caption, group in zip(captions, references, strict=True)]
-    path = plot_score_against_length(seconds, rouge, output / "rouge_l_by_length.png", label="ROUGE-L of a caption")
+    path = plot_score_against_length(
+        seconds, rouge, output / "rouge_l_by_length.png", label="ROUGE-L of a caption (coco, all references)"
+    )
     plots = {"ROUGE-L against length": path}
     if reader is None:
         return plots
@@ -94,6 +94,8 @@ def draw_plots(
         for action, caption, second in zip(shown, captions, seconds, strict=True)
         if action is not None
     ]
+    if not pairs:
+        return plots
     right = [float(action == said) for action, said, _ in pairs]
     path = output / "action_by_length.png"
     plots["Actions right against length"] = plot_score_against_length(
@@ -124,7 +126,7 @@ def _class_of(action: str | None, reader: AttributeReader) -> str | None:
 
 
 def update_model_card(card: str | Path, result: Mapping[str, Any], data_name: str) -> None:
-    """Puts a result into the model-index of a model card, in the place of an older one on the same data and split.
+    """Puts a result into the model-index of a model card, in the place of an older one of the same metrics and data.
 
     Args:
         card: the `README.md` of a model.
@@ -139,15 +141,13 @@ def update_model_card(card: str | Path, result: Mapping[str, Any], data_name: st
         raise FileNotFoundError(f"{card}: no such model card; training and `geomotiongpt quickstart` write one.")
     content = ModelCard.load(card)
     new = eval_results(result, data_name)
-    place = {(entry.dataset_name, entry.dataset_split) for entry in new}
-    kept = [
-        entry for entry in content.data.eval_results or [] if (entry.dataset_name, entry.dataset_split) not in place
-    ]
+    places = {_place(entry) for entry in new}
+    kept = [entry for entry in content.data.eval_results or [] if _place(entry) not in places]
     content.data.eval_results = [*kept, *new]
     content.data.model_name = content.data.model_name or card.parent.name
-    aside = card.with_name(f".{card.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(str(content), encoding="utf-8")
-        os.replace(aside, card)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_aside(card, lambda file: file.write(str(content).encode()))
+
+
+def _place(entry: EvalResult) -> tuple:
+    """What an entry of a model-index is about."""
+    return entry.task_type, entry.dataset_name, entry.dataset_split, entry.metric_type, entry.metric_config

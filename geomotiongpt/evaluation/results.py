@@ -89,13 +89,17 @@ def format_score(value: Any) -> str:
 
 
 def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
-    """Entries of a model card's model-index, one for each metric that has a value.
+    """Entries of a model card's model-index, one for each metric of the model that has a value.
+
+    Those of ground truth and the floors of FID are no metrics of the model. `metric_config` says by which convention
+    or evaluator a metric was taken.
 
     Args:
         result: in the common schema.
         data_name: of the data set measured on.
     """
     task, task_name = _TASK
+    protocol = result["protocol"]
     values = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
     return [
         EvalResult(
@@ -103,13 +107,22 @@ def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
             task_name=task_name,
             dataset_type="motion",
             dataset_name=data_name,
-            dataset_split=result["protocol"].get("population", {}).get("split"),
+            dataset_split=protocol.get("population", {}).get("split"),
             metric_type=key,
             metric_value=value,
+            metric_config=_metric_config(key, protocol),
         )
         for key, value in values.items()
-        if value is not None
+        if value is not None and not key.startswith("ground_truth_") and not key.endswith("_floor")
     ]
+
+
+def _metric_config(metric: str, protocol: Mapping[str, Any]) -> str | None:
+    if metric.startswith(("bleu_", "rouge_", "cider")) and "convention" in protocol:
+        return f"{protocol['convention']}, references {protocol['reference_policy']}"
+    if "evaluator_sha256" in protocol and ("_r_at_" in metric or metric.endswith(("mm_dist", "fid", "diversity"))):
+        return f"evaluator {protocol['evaluator_sha256'][:12]}"
+    return None
 
 
 def save_json(value: Any, path: str | Path) -> Path:

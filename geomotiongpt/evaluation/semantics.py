@@ -1,7 +1,8 @@
 """Semantic metrics of a set of pairs in an evaluator's space, over replications."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -24,9 +25,11 @@ class Evaluator:
         name: as the result names it.
         model: a `MotionTextEvaluator` or `TMRModel`.
         processor: of the model.
-        replications: seeds `seed`, `seed + 1`, ... of pools, pairs and splits (published: 20).
+        replications: seeds `seed`, `seed + 1`, ... of pools, caption draws, pairs and splits (published: 20).
         seed: of the first.
         pool_size: pairs in a pool (published: 32).
+        last_pool: what becomes of the rest where the pairs are no multiple of `pool_size`: "smaller", a pool of its
+            own, or "drop" (published).
     """
 
     name: str
@@ -35,20 +38,47 @@ class Evaluator:
     replications: int = 20
     seed: int = 0
     pool_size: int = 32
+    last_pool: Literal["smaller", "drop"] = "smaller"
 
     @property
     def protocol(self) -> dict[str, str | int]:
         """What a result must say about its semantic metrics."""
+        tagged = "tagged words where the data have them; captions of a model have none and are read word by word"
         return {
             "evaluator": self.name,
             "evaluator_sha256": evaluator_hash(self.model, self.processor),
             "similarity": self.model.config.similarity,
+            "text_reading": tagged if self.processor.tagged else "words",
             "pool_size": self.pool_size,
-            "last_pool": "smaller, where the pairs are no multiple of the pool size",
+            "last_pool": self.last_pool,
             "replications": self.replications,
             "seed": self.seed,
-            "intervals": "1.96 std / sqrt(replications)",
+            "intervals": "1.96 std / sqrt(replications) of pools, caption draws, pairs and splits; one set of outputs",
         }
+
+    def describe_distribution(self, num_motions: int, num_real: int) -> dict[str, Any]:
+        """What a result must say about the sample sizes of FID and Diversity."""
+        return {
+            "fid_sizes": [num_motions, num_real],
+            "fid_floor_sizes": [num_real // 2, num_real - num_real // 2],
+            "diversity_pairs": min(DIVERSITY_PAIRS, num_motions, num_real),
+        }
+
+    def check(self, names: Sequence[str], lengths: Sequence[int]) -> None:
+        """Refuses motions that cannot be embedded, before anything takes long.
+
+        Raises:
+            ValueError: for fewer than 4 motions, which have no floor of FID, or one longer than the evaluator takes.
+        """
+        if len(names) < 4:
+            raise ValueError(f"{len(names)} motions are too few for the metrics of an evaluator; wanted 4 or more.")
+        longest = max(range(len(names)), key=lambda index: lengths[index])
+        unit, most = self.model.config.downsampling_factor, self.model.config.max_frames
+        if lengths[longest] // unit * unit > most:
+            raise ValueError(
+                f"{names[longest]} has {lengths[longest]} frames; this evaluator takes at most {most}: leave such "
+                "motions out with --max-frames."
+            )
 
     def embed_motions(self, motions: Sequence[np.ndarray], names: Sequence[str] | None = None) -> np.ndarray:
         """(N, E) of features that are not normalised."""
@@ -59,18 +89,17 @@ class Evaluator:
         return embed_texts(self.model, self.processor, captions, tokens=tokens)
 
     def score_pairs(
-        self,
-        texts: Sequence[np.ndarray],
-        motions: np.ndarray,
-        *,
-        labels: Sequence[Hashable] | None = None,
-    ) -> dict[str, dict[str, float | None]]:
+        self, texts: Sequence[np.ndarray], motions: np.ndarray, *, labels: Sequence[Hashable] | None = None
+    ) -> dict[str, Any]:
         """R-precision in both directions and MM-Dist, over replications.
 
         Args:
             texts: for each pair the embeddings (captions, E) of its texts; each replication draws one.
             motions: (N, E).
             labels: what each pair means, for the label-aware R-precision (`label_aware_...`).
+
+        Returns:
+            the metrics, and the pairs that they are of (`r_precision_pairs`).
         """
         similarity = self.model.config.similarity
 
@@ -83,62 +112,59 @@ class Evaluator:
                 scores |= {f"label_aware_{name}": value for name, value in aware.items()}
             return {**scores, "mm_dist": mm_dist(drawn, motions, similarity=similarity)}
 
-        return replicate(measure, replications=self.replications, seed=self.seed)
+        scored = len(motions) - (len(motions) % self.pool_size if self.last_pool == "drop" else 0)
+        return {**replicate(measure, replications=self.replications, seed=self.seed), "r_precision_pairs": scored}
 
-    def _r_precision(self, texts, motions, seed: int, labels: Sequence[Hashable] | None) -> dict[str, float]:
+    def _r_precision(
+        self, texts: np.ndarray, motions: np.ndarray, seed: int, labels: Sequence[Hashable] | None
+    ) -> dict[str, float]:
         scores = r_precision(
             texts,
             motions,
             similarity=self.model.config.similarity,
             pool_size=self.pool_size,
             seed=seed,
+            last_pool=self.last_pool,
             labels=labels,
         )
         return {name: value for name, value in scores.items() if "_r_at_" in name}
 
-    def score_distribution(self, motions: np.ndarray, real: np.ndarray) -> dict[str, dict[str, float | None]]:
-        """FID against real motion, the split-half floor of real motion, and Diversity.
+    def score_distribution(self, motions: np.ndarray, real: np.ndarray, prefix: str = "") -> dict[str, Any]:
+        """`fid` against real motion and `diversity`, with a prefix, and the values of `score_real`.
 
         Args:
             motions: (N, E).
             real: (M, E).
+            prefix: of the names of the first two.
         """
-        pairs = min(DIVERSITY_PAIRS, len(motions))
+        pairs = min(DIVERSITY_PAIRS, len(motions), len(real))
+        distance = {f"{prefix}fid": frechet_distance(motions, real)}
+        made = self._replicate(f"{prefix}diversity", lambda seed: diversity(motions, num_pairs=pairs, seed=seed))
+        return distance | made | self.score_real(real, pairs)
 
-        def measure(seed: int) -> dict[str, float]:
-            return {
-                "fid_floor": frechet_distance_floor(real, seed=seed),
-                "diversity": diversity(motions, num_pairs=pairs, seed=seed),
-            }
+    def score_real(self, real: np.ndarray, num_pairs: int) -> dict[str, Any]:
+        """The split-half floor of FID and the Diversity of real motion, what others are compared with."""
+        floor = self._replicate("fid_floor", lambda seed: frechet_distance_floor(real, seed=seed))
+        spread = self._replicate(
+            "ground_truth_diversity", lambda seed: diversity(real, num_pairs=num_pairs, seed=seed)
+        )
+        return floor | spread
 
-        distance = {"fid": {"mean": frechet_distance(motions, real), "ci95": None, "n": 1}}
-        return distance | replicate(measure, replications=self.replications, seed=self.seed)
+    def score_generations(self, generations: np.ndarray) -> dict[str, Any]:
+        """MultiModality of (texts, generations, E); pairs as many as generations, at most the published 10."""
+        pairs = min(MULTIMODALITY_PAIRS, generations.shape[1])
+        return self._replicate("multimodality", lambda seed: multimodality(generations, num_pairs=pairs, seed=seed))
 
-    def score_generations(self, generations: np.ndarray) -> dict[str, dict[str, float | None]]:
-        """MultiModality.
+    def score_tmr(self, texts: np.ndarray, motions: np.ndarray, **near_identity: Any) -> dict[str, float]:
+        """TMR's four retrieval protocols, the pools of the last drawn once; see `tmr_protocols` for the rest."""
+        return tmr_protocols(
+            texts,
+            motions,
+            similarity=self.model.config.similarity,
+            pool_size=self.pool_size,
+            seed=self.seed,
+            **near_identity,
+        )
 
-        Args:
-            generations: (texts, generations, E).
-        """
-
-        def measure(seed: int) -> dict[str, float]:
-            return {"multimodality": multimodality(generations, num_pairs=MULTIMODALITY_PAIRS, seed=seed)}
-
-        return replicate(measure, replications=self.replications, seed=self.seed)
-
-    def score_tmr(
-        self, texts: np.ndarray, motions: np.ndarray, labels: Sequence[Hashable]
-    ) -> Mapping[str, dict[str, float | None]]:
-        """TMR's four retrieval protocols, near-identical texts being those of one label."""
-
-        def measure(seed: int) -> dict[str, float]:
-            return tmr_protocols(
-                texts,
-                motions,
-                similarity=self.model.config.similarity,
-                labels=labels,
-                pool_size=self.pool_size,
-                seed=seed,
-            )
-
-        return replicate(measure, replications=self.replications, seed=self.seed)
+    def _replicate(self, name: str, measure: Callable[[int], float]) -> dict[str, Any]:
+        return replicate(lambda seed: {name: measure(seed)}, replications=self.replications, seed=self.seed)

@@ -24,7 +24,7 @@ def check_output_path(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Pat
     return path
 
 
-def write_aside(path: Path, write: Callable[[BinaryIO], None]) -> Path:
+def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let `write` fill a file beside `path`, then rename it: `path` is complete or untouched.
 
     Missing parent folders are made.

@@ -75,6 +75,29 @@ def test_labels_without_an_attribute_are_refused(missing):
         AttributeWords.from_labels({name: value for name, value in LABELS.items() if name != missing})
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"action": ["walk"]}, r"action of the labels is \['walk'\]; wanted an object of value -> phrases"),
+        ({"style": "tired"}, "style of the labels is 'tired'; wanted an object"),
+        ({"action": {"walk": ["walks"], "run": "a"}}, "action 'run' of the labels is 'a'; wanted a list of strings"),
+        ({"style": {"normal": None}}, "style 'normal' of the labels is None; wanted a list"),
+        ({"style": {"tired": ["wearily", 3]}}, r"style 'tired' of the labels is \['wearily', 3\]; wanted a list"),
+        ({"action": {"walk": [" "]}}, r"action 'walk' of the labels is \[' '\]; wanted a list of strings with words"),
+        ({"side": "left"}, "side of the labels is 'left'; wanted a list"),
+        ({"side": ["left", ["right"]]}, r"side of the labels is \['left', \['right'\]\]; wanted a list"),
+    ],
+)
+def test_labels_that_are_no_lists_of_phrases_are_refused_by_name(labels, message):
+    with pytest.raises(ValueError, match=message):
+        AttributeWords.from_labels({**LABELS, **labels})
+
+
+def test_labels_that_are_no_object_are_refused():
+    with pytest.raises(ValueError, match="wanted an object with action, side and style"):
+        AttributeWords.from_labels(["action", "side", "style"])
+
+
 # Accuracy
 
 

@@ -1,5 +1,6 @@
 """Captions of a split do not depend on how often the run was stopped, and never mix models, data or settings."""
 
+import copy
 import json
 import os
 import subprocess
@@ -78,11 +79,30 @@ def test_killed_run_goes_on_to_the_same_bytes(torn, tiny_model, tiny_processor, 
     assert len(calls) == 5, "a finished file is read, not made again"
 
 
+def test_parts_left_by_a_kill_after_the_last_rename_are_removed(tiny_model, tiny_processor, motions, tmp_path):
+    path = tmp_path / "captions.jsonl"
+    captions = write_captions(tiny_model, tiny_processor, motions, path, **SETTINGS)
+    (tmp_path / "captions.jsonl.0.part").write_text('{"id": "clip0", "prediction": "old"}\n')
+    assert write_captions(tiny_model, tiny_processor, motions, path, **SETTINGS) == captions
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_captions_of_another_model_data_or_settings_are_not_mixed(
     tiny_model, tiny_processor, motions, whole, tiny_language_model, tiny_tokenizer_model
 ):
     with pytest.raises(ValueError, match="made with another decoding; remove them or name another output"):
         write_captions(tiny_model, tiny_processor, motions, whole, batch_size=2, max_new_tokens=7)
+    moved = motions.map(lambda row: {"motion": row["motion"] + 1e-3})
+    with pytest.raises(ValueError, match="another data"):
+        write_captions(tiny_model, tiny_processor, moved, whole, **SETTINGS)
+    changed = copy.deepcopy(tiny_model)
+    changed.generation_config.repetition_penalty = 1.5
+    with pytest.raises(ValueError, match="another decoding"):
+        write_captions(changed, tiny_processor, motions, whole, **SETTINGS)
+    rescaled = copy.deepcopy(tiny_processor)
+    rescaled.feature_extractor.std[0] *= 2
+    with pytest.raises(ValueError, match="another processor"):
+        write_captions(tiny_model, rescaled, motions, whole, **SETTINGS)
     with pytest.raises(ValueError, match="another data"):
         write_captions(tiny_model, tiny_processor, motions.select(range(6)), whole, **SETTINGS)
     other = GeoMotionGPTForCausalLM.from_components(tiny_language_model, tiny_tokenizer_model, projection_seed=1)

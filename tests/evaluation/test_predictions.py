@@ -84,6 +84,52 @@ def test_numbered_reference_columns_are_read_in_order_without_their_empty_cells(
     assert read_predictions(write(tmp_path / "captions.csv", rows)).references == [["a", "b", "c"], ["only"]]
 
 
+def test_a_reference_column_without_a_number_is_the_first_of_its_numbered_ones(tmp_path):
+    rows = [
+        {"id": "1", "prediction": "a", "reference_3": "third", "reference": "first", "reference_2": "second"},
+        {"id": "2", "prediction": "a", "reference_3": "", "reference": "['one', 'two']", "reference_2": "three"},
+    ]
+    assert read_predictions(write(tmp_path / "captions.csv", rows)).references == [
+        ["first", "second", "third"],
+        ["one", "two", "three"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ref_1", "ref_2", "gt_1"], r"columns of 2 names \(ref_1, ref_2, gt_1\).*references_1, references_2"),
+        (["label", "ref_1"], r"columns of 2 names \(label, ref_1\)"),
+        (["ref_1", "gt_1"], r"columns of 2 names \(ref_1, gt_1\)"),
+        (["ref", "ref_1", "ref_2"], r"columns of one number \(ref, ref_1, ref_2; a name without"),
+        (["ref_2", "ref2"], r"columns of one number \(ref2, ref_2;"),
+        (["reference", "reference.1"], r"columns of one number \(reference, reference\.1;"),
+    ],
+)
+def test_reference_columns_whose_order_is_not_told_are_refused(tmp_path, names, message):
+    rows = [{**row, **dict.fromkeys(names, "a")} for row in without("references")]
+    path = write(tmp_path / "captions.csv", rows)
+    with pytest.raises(ValueError, match=message):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['a man walks' 'a person runs']",
+        "['a man walks'\n 'a person runs']",
+        "['a man walks'\r\n \"it's a run\"]",
+        " ['one', 'two' 'three'] ",
+    ],
+)
+def test_a_list_as_numpy_prints_it_is_refused_rather_than_joined(tmp_path, cell):
+    rows = [{**ROWS[0], "references": "['one, two', 'it\\'s \"three\" \\'four\\'']"}, {**ROWS[1], "references": cell}]
+    path = write(tmp_path / "captions.csv", rows)
+    with pytest.raises(ValueError, match=r"captions\.csv: 'references' of row 2 is a list without commas.*tolist"):
+        read_predictions(path)
+    assert read_predictions(write(path, rows[:1])).references == [["one, two", "it's \"three\" 'four'"]]
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -113,6 +159,14 @@ def test_a_json_object_maps_ids_to_captions_or_to_objects(tmp_path):
     assert_read(read_predictions(write(tmp_path / "texts.json", texts), references))
     assert_read(read_predictions(write(tmp_path / "lists.json", lists), references))
     assert_read(read_predictions(write(tmp_path / "objects.json", objects)))
+
+
+def test_an_object_under_an_id_has_that_id_or_none(tmp_path):
+    objects = {"7": {**ROWS[0], "id": 7}, "8": without("id")[1]}
+    assert read_predictions(write(tmp_path / "objects.json", objects)).ids == ["7", "8"]
+    path = write(tmp_path / "other.json", {**objects, "x": {**ROWS[2], "id": "other"}})
+    with pytest.raises(ValueError, match="other.json: the object under 'x' has the id 'other'; wanted one id"):
+        read_predictions(path)
 
 
 def test_references_of_another_file_are_matched_by_id_and_what_is_left_is_counted(tmp_path, caplog):
@@ -231,6 +285,14 @@ def test_a_file_of_several_systems_wants_one_chosen(tmp_path):
     ragged = write(tmp_path / "ragged.jsonl", [*SYSTEMS, {**SYSTEMS[0], "id": "9", "outputs": {"good": "a"}}])
     with pytest.raises(ValueError, match=r"only some rows have the systems poor \(row 4\)"):
         read_predictions(ragged)
+
+
+@pytest.mark.parametrize("name", ["prediction", "Caption"])
+def test_several_systems_beside_a_column_of_captions_are_refused(tmp_path, name):
+    for count, rows in enumerate((SYSTEMS, [*SYSTEMS[:2], {**SYSTEMS[2], "outputs": "a"}])):
+        path = write(tmp_path / f"both{count}.jsonl", [{**row, name: "a"} for row in rows])
+        with pytest.raises(ValueError, match=f"several systems in 'outputs' and captions in {name} too; drop one"):
+            read_predictions(path)
 
 
 @pytest.mark.parametrize("convention", ["coco", "nlgmetricverse"])

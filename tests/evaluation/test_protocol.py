@@ -1,6 +1,8 @@
 """A run measures a stated population, says what it did, and refuses what it cannot measure."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,11 +82,14 @@ def test_the_result_of_a_model_says_what_was_measured_and_how(report, motions):
     assert protocol["population"]["split"] == "test" and not protocol["population"]["mirrored"]
     named = ("convention", "reference_policy", "track", "direction", "evaluator_sha256", "replications", "seed")
     assert all(protocol[name] not in (None, "") for name in named)
-    assert protocol["decoding"] == {"max_new_tokens": 8, "num_beams": 1, "do_sample": False, "batch_size": 64}
+    decoding = {"max_new_tokens": 8, "num_beams": 1, "do_sample": False, "batch_size": 64}
+    assert decoding.items() <= protocol["decoding"].items()
+    assert protocol["fid_sizes"] == [count, count] and protocol["diversity_pairs"] == count
+    assert protocol["motions_without_label"] == 0 and len(result["data"]["sha256"]) == 64
     assert len(result["model"]["sha256"]) == 64 and "git_commit" in result["environment"]
     assert metrics["motion_to_text_r_at_1"]["n"] == 3 and metrics["action"]["n"] == count
     expected = ("bleu_4", "cider", "distinct_2", "mm_dist", "label_aware_text_to_motion_r_at_3", "pa_mpjpe_mm")
-    expected += ("ground_truth_mm_dist", "reconstruction_fid", "reconstruction_fid_floor", "language_model_gram_error")
+    expected += ("ground_truth_mm_dist", "reconstruction_fid", "fid_floor", "language_model_gram_error")
     expected += ("ground_truth_foot_skating_ratio", "reconstruction_jerk_m_per_s3", "perplexity", "welch_bound")
     assert set(expected) <= set(metrics)
 
@@ -127,7 +132,7 @@ def test_real_motions_measured_as_generated_ones_are_ground_truth(motions, evalu
     np.save(tmp_path / "unknown.npy", motion)
     result = evaluate_motions(tmp_path, population, evaluator, reader=EmbeddedAttributes())
     metrics, said = result["metrics"], result["protocol"]["population"]
-    assert metrics["fid"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert metrics["fid"] == pytest.approx(0, abs=1e-9)
     assert metrics["text_to_motion_r_at_1"] == metrics["ground_truth_text_to_motion_r_at_1"]
     assert metrics["foot_skating_ratio"] == metrics["ground_truth_foot_skating_ratio"]
     assert "multimodality" not in metrics
@@ -136,16 +141,16 @@ def test_real_motions_measured_as_generated_ones_are_ground_truth(motions, evalu
 
 def test_several_motions_of_a_caption_give_multimodality(motions, evaluator, tmp_path):
     dataset = Population(motions).dataset
-    for row in range(3):
+    for row in range(4):
         folder = tmp_path / dataset[row]["motion_id"]
         folder.mkdir()
-        for number in range(10):
+        for number in range(5):
             np.save(folder / f"{number}.npy", dataset[row + number]["motion"])
     result = evaluate_motions(tmp_path, Population(motions), evaluator)
     assert result["metrics"]["multimodality"]["mean"] > 0
-    assert result["protocol"]["population"]["without_a_file"] == len(dataset) - 3
-    (folder / "9.npy").unlink()
-    with pytest.raises(ValueError, match="between 9 and 10 motions a caption"):
+    assert result["protocol"]["population"]["without_a_file"] == len(dataset) - 4
+    (folder / "4.npy").unlink()
+    with pytest.raises(ValueError, match="between 4 and 5 motions a caption"):
         evaluate_motions(tmp_path, Population(motions), evaluator)
 
 
@@ -189,9 +194,10 @@ def test_probes_measure_ground_truth_first(motions, evaluator):
 def test_retrieval_measures_the_evaluator_itself(reader, motions, evaluator):
     result = evaluate_retrieval(Population(motions, mirrored=False), evaluator, reader=reader)
     metrics, count = result["metrics"], result["protocol"]["population"]["motions"]
-    assert metrics["all_num_pairs"]["mean"] == count and metrics["small_batches_num_pairs"]["mean"] == count // 8 * 8
-    assert metrics["threshold_text_to_motion_r_at_5"]["mean"] >= metrics["all_text_to_motion_r_at_5"]["mean"]
-    assert 1 <= metrics["all_motion_to_text_median_rank"]["mean"] <= count
+    assert metrics["all_num_pairs"] == count and metrics["small_batches_num_pairs"] == count // 8 * 8
+    assert metrics["threshold_text_to_motion_r_at_5"] >= metrics["all_text_to_motion_r_at_5"]
+    assert 1 <= metrics["all_motion_to_text_median_rank"] <= count
+    assert metrics["fid_floor"]["mean"] > 0 and "fid" not in metrics
     assert ("label_aware_motion_to_text_r_at_1" in metrics) == (reader is not None)
 
 
@@ -199,6 +205,42 @@ def test_pairs_of_equal_attributes_have_equal_labels():
     references = [["a person waves the left hand."], ["someone waves with the left hand."], ["a person sits down."]]
     labels = pair_labels(references, EmbeddedAttributes())
     assert labels[0] == labels[1] == ("wave", "left") and labels[2] == ("sit_down", None)
+
+
+def test_motions_whose_action_cannot_be_read_are_like_no_other():
+    labels = pair_labels([["gibberish"], ["more gibberish"], ["a person waves the left hand."]], EmbeddedAttributes())
+    assert len(set(labels)) == 3
+
+
+def test_physics_of_joints_are_of_the_joints_as_given(motions, evaluator, tmp_path):
+    """Turned into features first, they would stand on the ground whatever they did."""
+    ids = Population(motions).dataset["motion_id"][:6]
+    for motion_id in ids:
+        np.save(tmp_path / f"{motion_id}.npy", np.load(motions / "new_joints" / f"{motion_id}.npy") - [0, 0.2, 0])
+    metrics = evaluate_motions(tmp_path, Population(motions), evaluator)["metrics"]
+    assert 190 < metrics["ground_penetration_mm"] <= 200
+    assert metrics["ground_truth_ground_penetration_mm"] < 1
+
+
+def test_an_incomplete_pool_can_be_left_out(motions, evaluator):
+    count = len(Population(motions).dataset)
+    pairs = {
+        last_pool: evaluate_retrieval(Population(motions), replace(evaluator, last_pool=last_pool))["metrics"]
+        for last_pool in ("smaller", "drop")
+    }
+    assert [pairs[name]["r_precision_pairs"] for name in pairs] == [count, count // 8 * 8] and count % 8
+
+
+def test_what_an_evaluator_cannot_take_is_said_before_captioning(motions, tiny_model_folder, evaluator, tmp_path):
+    short = replace(evaluator, model=copy.deepcopy(evaluator.model))
+    short.model.config.max_frames = 60
+    with pytest.raises(ValueError, match="has .* frames; this evaluator takes at most 60"):
+        evaluate_model(tiny_model_folder, Population(motions), tmp_path / "output", evaluator=short)
+    longest = sorted(map(len, Population(motions).dataset["motion"]))[-2]  # a motion and its mirror image
+    few = Population(motions, min_frames=longest)
+    with pytest.raises(ValueError, match="2 motions are too few"):
+        evaluate_model(tiny_model_folder, few, tmp_path / "output", evaluator=evaluator)
+    assert not (tmp_path / "output").exists()
 
 
 # The command line
@@ -219,6 +261,10 @@ def test_command_line_measures_a_model_and_updates_its_card(
     entries = ModelCard.load(card).data.eval_results
     values = {entry.metric_type: entry.metric_value for entry in entries}
     assert len(values) == len(entries) and values["cider"] == result["metrics"]["cider"]
+    configs = {entry.metric_type: entry.metric_config for entry in entries}
+    assert configs["cider"] == "coco, references first-three"
+    assert configs["mm_dist"] == f"evaluator {result['protocol']['evaluator_sha256'][:12]}"
+    assert not any(name.startswith("ground_truth") or name.endswith("floor") for name in configs)
     assert "# A model" in card.read_text()
 
 
@@ -240,6 +286,10 @@ def test_command_line_measures_the_evaluator_itself(motions, evaluator_folder, c
     ("options", "message"),
     [
         (["--probes", "--evaluator", "EVALUATOR"], "give --data"),
+        (["MODEL", "--data", "DATA", "--track", "token"], "--track: no effect on a model"),
+        (["--motions", "DATA", "--bert-model", "DATA", "--num-beams", "2"], "--bert-model, --num-beams: no effect"),
+        (["EVALUATOR", "--data", "DATA"], "holds a 'motion_text_evaluator' model; captions take a 'geomotiongpt'"),
+        (["MODEL/none", "--data", "DATA"], "no such folder, and not to be had from the Hub"),
         (["--probes", "--data", "DATA"], "give --evaluator"),
         (["MODEL", "--data", "DATA", "--update-card"], "no model card to update"),
         (["--probes", "--data", "DATA", "--evaluator", "EVALUATOR", "--labels", "LABELS"], "labels.json is no JSON"),
