@@ -114,7 +114,7 @@ def score(value: float | dict) -> str:
     """A metric, with its interval where it has one."""
     if not isinstance(value, dict):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    interval = "" if value["ci95"] is None else f" ± {value['ci95']:.2g}"
+    interval = "" if not value["ci95"] else f" ± {value['ci95']:.2g}"
     return f"{value['mean']:.3g}{interval}"
 
 

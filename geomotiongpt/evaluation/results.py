@@ -84,8 +84,9 @@ def format_score(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:.0f}"
     if value["mean"] is None:
         return "-"
-    interval = "" if value["ci95"] is None else f" ± {value['ci95']:.2g}"
-    return f"{value['mean']:.4g}{interval} (n = {value['n']})"
+    if not value["ci95"]:  # the same in every replication
+        return f"{value['mean']:.4g}"
+    return f"{value['mean']:.4g} ± {value['ci95']:.2g} (n = {value['n']})"
 
 
 def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:

@@ -147,7 +147,7 @@ def test_the_usual_column_names_are_known_in_any_case(tmp_path, names):
 
 
 def test_our_own_column_names_win_over_others(tmp_path):
-    rows = [{**row, "name": "x", "output": "y", "gt": "z"} for row in ROWS]
+    rows = [{**row, "name": "x", "output": "y", "gt": "z", "ref_1": "r"} for row in ROWS]
     assert_read(read_predictions(write(tmp_path / "captions.json", rows)))
 
 
