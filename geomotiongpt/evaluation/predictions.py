@@ -27,20 +27,8 @@ REFERENCE_POLICIES = ("first-three", "all")
 ALL_SYSTEMS = "all"
 # The first name of each is ours and wins; columns are compared in lower case, with "_" for spaces and hyphens.
 ID_COLUMNS = (
-    *(
-        "id",
-        "motion_id",
-        "name",
-        "key",
-        "uid",
-        "sample_id",
-        "clip_id",
-        "item_id",
-        "caption_id",
-        "image_id",
-        "video_id",
-    ),
-    *("motion", "motion_name", "file", "filename", "file_name", "idx", "index"),
+    *("id", "motion_id", "name", "key", "uid", "sample_id", "clip_id", "item_id", "caption_id", "image_id"),
+    *("video_id", "motion", "motion_name", "file", "filename", "file_name", "idx", "index"),
 )
 PREDICTION_COLUMNS = (
     *("prediction", "predictions", "pred", "preds", "predicted", "predicted_caption", "pred_caption", "pred_text"),

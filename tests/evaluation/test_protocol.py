@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,6 +270,22 @@ def test_command_line_measures_a_model_and_updates_its_card(
     assert configs["mm_dist"] == f"evaluator {result['protocol']['evaluator_sha256'][:12]}"
     assert not any(name.startswith("ground_truth") or name.endswith("floor") for name in configs)
     assert "# A model" in card.read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_metrics_of_one_to_the_bit(motions, tiny_model_folder, evaluator_folder, tmp_path):
+    script = Path(__file__).parents[2] / "examples" / "evaluate.py"
+    options = ["--data", motions, "--evaluator", evaluator_folder, "--replications", 2, "--batch-size", 4]
+    results = []
+    for number, launcher in enumerate(([], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"])):
+        output = tmp_path / str(number)
+        command = [sys.executable, *launcher, script, tiny_model_folder, *options, "--output", output]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert done.stdout.count("| bleu_1 |") == 1, "one process says it all"
+        results.append((json.loads((output / "result.json").read_text()), (output / "predictions.jsonl").read_bytes()))
+    assert results[0][0]["metrics"] == results[1][0]["metrics"] and results[0][1] == results[1][1]
 
 
 def test_command_line_prints_the_table_of_probes(motions, evaluator_folder, tmp_path, capsys):
