@@ -97,7 +97,7 @@ def plot_score_against_length(
 
     Args:
         seconds: length of each motion.
-        scores: score of each motion.
+        scores: score of each motion, 0 to 1; intervals end there.
         path: file to write, `.png`, `.svg` or `.pdf`.
         label: what a score says.
         num_bins: bins, of about equally many motions.
@@ -113,8 +113,9 @@ def plot_score_against_length(
     if lengths.shape != values.shape or lengths.ndim != 1 or not lengths.size:
         raise ValueError(f"{lengths.shape} lengths and {values.shape} scores; wanted one of each a motion")
     groups = [group for group in np.array_split(np.argsort(lengths, kind="stable"), num_bins) if len(group)]
-    centres, means = [lengths[group].mean() for group in groups], [values[group].mean() for group in groups]
-    intervals = [1.96 * values[group].std() / len(group) ** 0.5 for group in groups]
+    centres, means = (np.array([of[group].mean() for group in groups]) for of in (lengths, values))
+    half = np.array([1.96 * values[group].std() / len(group) ** 0.5 for group in groups])
+    intervals = np.minimum(half, means), np.minimum(half, 1 - means)
     figure = make_figure(6.4, 3.8, None)
     axis = figure.subplots()
     style_axis(axis, f"{len(values):,} motions in {len(groups)} groups", "seconds", label, grid=True)

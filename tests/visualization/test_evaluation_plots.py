@@ -48,7 +48,7 @@ def test_scores_are_averaged_over_motions_of_similar_length(figures, tmp_path):
     line = figures[0].axes[0].lines[0]
     np.testing.assert_allclose(line.get_xydata(), [[1.5, 0], [3.5, 0.75]])
     lower, upper = figures[0].axes[0].collections[0].get_segments()[1][:, 1]
-    assert upper - lower == pytest.approx(2 * 1.96 * 0.25 / 2**0.5)
+    assert lower == pytest.approx(0.75 - 1.96 * 0.25 / 2**0.5) and upper == 1
 
 
 @pytest.mark.parametrize(
