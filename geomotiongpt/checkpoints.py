@@ -12,13 +12,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
+from . import models as models
 from .models.configuration_motion_text_evaluator import MotionTextEvaluatorConfig
 from .models.configuration_motion_tokenizer import MotionTokenizerConfig
 from .models.feature_extraction_motion import MotionFeatureExtractor
+from .models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from .models.modeling_motion_text_evaluator import NUM_CONTACTS, MotionTextEvaluator
 from .models.modeling_motion_tokenizer import MotionTokenizer
 from .models.motion_representation import MOTION_REPRESENTATIONS
+from .models.processing_geomotiongpt import GeoMotionGPTProcessor
 from .models.processing_motion_text_evaluator import POS_TAGS, MotionTextEvaluatorProcessor
 from .models.word_vectors import WordTable
 
@@ -31,6 +35,31 @@ _CODEBOOK = "vqvae.quantizer.codebook.weight"
 _EVALUATOR_NETWORKS = ("movement_encoder", "motion_encoder", "text_encoder")
 # What a published evaluator holds beside its networks.
 _EVALUATOR_TRAINING = {"epoch", "iter", *(f"opt_{name}" for name in _EVALUATOR_NETWORKS)}
+
+
+def load_captioner(
+    name: str | Path, *, trust_remote_code: bool = False
+) -> tuple[GeoMotionGPTForCausalLM, GeoMotionGPTProcessor]:
+    """A captioning model and its processor, from a folder or the Hub.
+
+    Args:
+        name: of the folder or the repository.
+        trust_remote_code: run the code in the repository instead of this package's.
+
+    Raises:
+        FileNotFoundError, OSError: if there is none, or its weights are missing.
+        ValueError: if it is another kind of model, or its weights are damaged.
+    """
+    check_model_folder(name)
+    options = {"trust_remote_code": trust_remote_code or None}
+    try:
+        kind = AutoConfig.from_pretrained(name, **options).model_type
+    except OSError as error:
+        raise OSError(f"{name}: no such folder, and not to be had from the Hub: {error}") from error
+    if kind != "geomotiongpt":
+        raise ValueError(f"{name} holds a {kind!r} model; captions take a 'geomotiongpt'.")
+    model = AutoModelForCausalLM.from_pretrained(name, **options)
+    return model, AutoProcessor.from_pretrained(name, **options)
 
 
 def check_model_folder(name: str | Path) -> None:

@@ -217,25 +217,15 @@ def _train_evaluator(arguments: argparse.Namespace) -> int:
 
 
 def _caption(arguments: argparse.Namespace) -> int:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, pipeline
+    from transformers import pipeline
 
-    from . import models as models
-    from .checkpoints import check_model_folder
+    from .checkpoints import load_captioner
 
-    check_model_folder(arguments.model)
     for path in arguments.files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such motion file.")
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
-    options = {"trust_remote_code": arguments.trust_remote_code or None}
-    try:
-        kind = AutoConfig.from_pretrained(arguments.model, **options).model_type
-    except OSError as error:
-        raise OSError(f"{arguments.model}: no such folder, and not to be had from the Hub: {error}") from error
-    if kind != "geomotiongpt":
-        raise ValueError(f"{arguments.model} holds a {kind!r} model; captions take a 'geomotiongpt'.")
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, **options)
-    processor = AutoProcessor.from_pretrained(arguments.model, **options)
+    model, processor = load_captioner(arguments.model, trust_remote_code=arguments.trust_remote_code)
     describe = pipeline("motion-to-text", model=model, processor=processor)
     results = describe(
         [str(path) for path in arguments.files], batch_size=arguments.batch_size, num_beams=arguments.num_beams

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
-from .. import models as models
-from ..checkpoints import check_model_folder
+from ..checkpoints import load_captioner
 from ..data.loader import load_motion_dataset, motion_dataset_summary
 from ..data.motion_folder import read_array
 from ..data.training_sets import drop_short_motions, normalised_clips
@@ -166,8 +165,8 @@ def evaluate_model(
         ValueError: as the parts do, each naming the thing.
     """
     captioning, output = captioning or CaptioningProtocol(), Path(output)
-    model = load_captioner(model_name).to(join_processes().device).eval()
-    processor = AutoProcessor.from_pretrained(model_name)
+    model, processor = load_captioner(model_name)
+    model.to(join_processes().device).eval()
     dataset, too_short = drop_short_motions(population.dataset, processor.feature_extractor.downsampling_factor)
     if evaluator is not None:
         evaluator.check(dataset["motion_id"], motion_lengths(dataset))
@@ -381,23 +380,6 @@ def pair_labels(references: Sequence[Sequence[str]], reader: AttributeReader) ->
     """What each motion shows: the tuple of its attributes. A motion whose action cannot be read is like no other."""
     labels = zip(*shown_attributes(references, reader).values(), strict=True)
     return [label if label[0] is not None else (_UNREAD, index) for index, label in enumerate(labels)]
-
-
-def load_captioner(name: str | Path) -> PreTrainedModel:
-    """A captioning model, from a folder or the Hub.
-
-    Raises:
-        OSError: if there is none.
-        ValueError: if it is another kind of model.
-    """
-    check_model_folder(name)
-    try:
-        kind = AutoConfig.from_pretrained(name).model_type
-    except OSError as error:
-        raise OSError(f"{name}: no such folder, and not to be had from the Hub: {error}") from error
-    if kind != "geomotiongpt":
-        raise ValueError(f"{name} holds a {kind!r} model; captions take a 'geomotiongpt'.")
-    return AutoModelForCausalLM.from_pretrained(name)
 
 
 def _text_metrics(
