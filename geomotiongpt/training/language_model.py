@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 SECTIONS = ("model", "data", "training", "lora", "generation")
 END_OF_TEXT = "<|endoftext|>"
+_MOTIONS_AT_A_TIME = 2048  # read and encoded: a data set need not fit into memory
 
 
 @dataclass
@@ -237,13 +238,16 @@ def _encode(
     tokenizer: MotionTokenizer, feature_extractor: MotionFeatureExtractor, dataset: HFDataset, num_offsets: int
 ) -> list[list[list[int]]]:
     """For each motion its codes at every offset that leaves at least one code."""
-    clips = normalised_clips(dataset, feature_extractor)
-    codes: list[list[list[int]]] = [[] for _ in clips]
-    for offset in range(num_offsets):
-        long_enough = [i for i, clip in enumerate(clips) if len(clip) - offset >= tokenizer.config.downsampling_factor]
-        encoded: list[np.ndarray] = encode_clips(tokenizer, [clips[i][offset:] for i in long_enough])
-        for index, sequence in zip(long_enough, encoded, strict=True):
-            codes[index].append(sequence.tolist())
+    codes: list[list[list[int]]] = [[] for _ in range(len(dataset))]
+    shortest = tokenizer.config.downsampling_factor
+    for start in range(0, len(dataset), _MOTIONS_AT_A_TIME):
+        rows = range(start, min(start + _MOTIONS_AT_A_TIME, len(dataset)))
+        clips = dict(zip(rows, normalised_clips(dataset.select(rows), feature_extractor), strict=True))
+        for offset in range(num_offsets):
+            long_enough = [row for row, clip in clips.items() if len(clip) - offset >= shortest]
+            encoded: list[np.ndarray] = encode_clips(tokenizer, [clips[row][offset:] for row in long_enough])
+            for row, sequence in zip(long_enough, encoded, strict=True):
+                codes[row].append(sequence.tolist())
     return codes
 
 

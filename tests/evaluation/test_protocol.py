@@ -88,6 +88,7 @@ def test_the_result_of_a_model_says_what_was_measured_and_how(report, motions):
     assert all(protocol[name] not in (None, "") for name in named)
     decoding = {"max_new_tokens": 8, "num_beams": 1, "do_sample": False, "batch_size": 64}
     assert decoding.items() <= protocol["decoding"].items()
+    assert not any(name.endswith("token_id") for name in protocol["decoding"])
     assert protocol["fid_sizes"] == [count, count] and protocol["diversity_pairs"] == count
     assert protocol["motions_without_label"] == 0 and len(result["data"]["sha256"]) == 64
     assert len(result["model"]["sha256"]) == 64 and "git_commit" in result["environment"]
@@ -136,6 +137,9 @@ def test_real_motions_measured_as_generated_ones_are_ground_truth(motions, evalu
     np.save(tmp_path / "unknown.npy", motion)
     result = evaluate_motions(tmp_path, population, evaluator, reader=EmbeddedAttributes())
     metrics, said = result["metrics"], result["protocol"]["population"]
+    texts = evaluator.embed_texts([group[0] for group in population.dataset["captions"]])
+    distances = np.linalg.norm(texts - evaluator.embed_motions(list(population.dataset["motion"])), axis=1)
+    assert metrics["mm_dist"]["mean"] == pytest.approx(distances.mean(), rel=1e-5)
     assert metrics["fid"] == pytest.approx(0, abs=1e-9)
     assert metrics["text_to_motion_r_at_1"] == metrics["ground_truth_text_to_motion_r_at_1"]
     assert metrics["foot_skating_ratio"] == metrics["ground_truth_foot_skating_ratio"]
