@@ -5,8 +5,12 @@ accelerate launch examples/evaluate.py MODEL --data data/HumanML3D --evaluator e
 """
 
 import sys
+from pathlib import Path
 
-from geomotiongpt.cli import main
+# Python looks for modules beside the script first, and would take this file for the `evaluate` library.
+sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+from geomotiongpt.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))
