@@ -1,5 +1,6 @@
 """`geomotiongpt quickstart`: data, both training stages, captions of unseen motions and a report, on any machine."""
 
+import gc
 import logging
 import os
 import time
@@ -56,6 +57,7 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
     train_motion_tokenizer(
         resource(f"{RECIPES}/motion_tokenizer.yaml"), [*overrides, f"training.output_dir={tokenizer_dir}"]
     )
+    gc.collect()  # trainers hold themselves, and with them the motions
     _say(f"3/4 training the language model in {model_dir}")
     train_language_model(
         resource(f"{RECIPES}/language_model.yaml"),
