@@ -11,7 +11,7 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,evaluation,bert-score]"
 	touch $@
 
-# Data, both training stages, captions of unseen motions: about seven minutes on two CPU cores.
+# Data, both training stages, captions of unseen motions: five to eight minutes on two CPU cores.
 quickstart: $(INSTALLED)
 	$(BIN)/geomotiongpt quickstart
 
