@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .captioning import CaptionScorer, bert_scores, caption_protocol
-from .results import make_result, save_json
+from .results import make_result
 
 logger = logging.getLogger(__name__)
 
@@ -202,22 +202,6 @@ def score_predictions(
         protocol={**protocol, "population": population if several else population[systems[0]]},
         metrics=metrics if several else metrics[systems[0]],
     )
-
-
-def evaluate_predictions_file(predictions_path: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
-    """Scores the captions of a file and writes the result, whole or not at all.
-
-    Args:
-        predictions_path: as for `score_predictions`.
-        output: JSON file to write.
-        options: the other arguments of `score_predictions`.
-
-    Returns:
-        the result.
-    """
-    result = score_predictions(predictions_path, **options)
-    save_json(result, output)
-    return result
 
 
 def _population(captions: CaptionFile, system: str) -> dict[str, Any]:

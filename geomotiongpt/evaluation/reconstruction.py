@@ -174,12 +174,6 @@ def reconstruction_errors(features: np.ndarray, target: np.ndarray, representati
     }
 
 
-def joint_errors(features: np.ndarray, target: np.ndarray, representation: str) -> tuple[float, float]:
-    """`joint_error_mm` and `mpjpe_mm` of `reconstruction_errors`."""
-    errors = reconstruction_errors(features, target, representation)
-    return errors["joint_error_mm"], errors["mpjpe_mm"]
-
-
 def procrustes_align(joints: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Each frame moved, turned and scaled to lie as close to its target as it can; never mirrored.
 

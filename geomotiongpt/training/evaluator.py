@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from ..data.training_sets import normalised_clips
 from ..models.configuration_motion_text_evaluator import MotionTextEvaluatorConfig
@@ -18,12 +18,11 @@ from ..models.modeling_tmr import TMRModel
 from ..models.motion_representation import get_motion_representation
 from ..models.processing_motion_text_evaluator import MotionTextEvaluatorProcessor
 from ..models.word_vectors import WordTable, split_words
-from ..visualization.plots import plot_training_history
 from .arguments import EvaluatorTrainingArguments, MotionDataArguments, WordArguments
 from .callbacks import EpochCallback
 from .motion_tokenizer import load_split, make_feature_extractor
 from .recipes import build_section, load_recipe
-from .trainer import save_whole
+from .trainer import ResumableTrainer, save_whole
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +64,7 @@ def train_evaluator(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
     config: MotionTextEvaluatorConfig | TMRConfig = build_section(
         config_class, {**defaults, **sections["model"]}, "model"
     )
+    resume = sections["training"].pop("resume_from_checkpoint", None)
     args = build_section(EvaluatorTrainingArguments, sections["training"], "training")
     train_items, eval_items = (
         MotionTextDataset(load_split(data, split, config.downsampling_factor), processor, config.max_frames, seed=seed)
@@ -73,7 +73,7 @@ def train_evaluator(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
 
     set_seed(args.seed)
     model = model_class(config)
-    trainer = Trainer(
+    trainer = ResumableTrainer(
         model=model,
         args=args,
         train_dataset=train_items,
@@ -81,15 +81,8 @@ def train_evaluator(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
         data_collator=MotionTextCollator(processor),
         callbacks=[EpochCallback(train_items)],  # type: ignore[arg-type]
     )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.evaluate()
-    output_dir = Path(args.output_dir)
-    if trainer.is_world_process_zero():
-        save_whole(output_dir, trainer.accelerator.unwrap_model(trainer.model), processor)
-        plot_training_history(trainer.state.log_history, output_dir / "plots" / "history.png")
-    trainer.save_state()
-    trainer.accelerator.wait_for_everyone()
-    return output_dir
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.finish(lambda trained, folder: save_whole(folder, trained, processor))
 
 
 def make_processor(

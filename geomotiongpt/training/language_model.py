@@ -25,7 +25,6 @@ from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.processing_geomotiongpt import TASK_PROMPTS, GeoMotionGPTProcessor
-from ..visualization.plots import plot_training_history
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
@@ -108,18 +107,14 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
     trainer = _make_trainer(model, processor, args, lora, (train_set, eval_set))
     trainer.train(resume_from_checkpoint=resume)
-    trainer.evaluate()
-    output_dir = Path(args.output_dir)
-    if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
+
+    def save(trained: Any, folder: Path) -> None:
         if lora is not None:
-            save_whole(output_dir / "adapter", trained)
+            save_whole(folder / "adapter", trained)
             trained = trained.merge_and_unload()
-        save_whole(output_dir, trained, processor)
-        plot_training_history(trainer.state.log_history, output_dir / "plots" / "history.png")
-    trainer.save_state()
-    trainer.accelerator.wait_for_everyone()
-    return output_dir
+        save_whole(folder, trained, processor)
+
+    return trainer.finish(save)
 
 
 def build_language_model(

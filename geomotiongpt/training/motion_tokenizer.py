@@ -12,7 +12,6 @@ from ..models.configuration_motion_tokenizer import MotionTokenizerConfig
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.motion_representation import get_motion_representation
-from ..visualization.plots import plot_training_history
 from .arguments import MotionDataArguments, MotionTokenizerTrainingArguments
 from .callbacks import CodeUseCallback, EpochCallback, GumbelTemperatureCallback, OrthonormalLossCallback
 from .recipes import build_section, load_recipe
@@ -79,14 +78,7 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
         muon_learning_rate=args.muon_learning_rate,
     )
     trainer.train(resume_from_checkpoint=resume)
-    trainer.evaluate()
-    output_dir = Path(args.output_dir)
-    if trainer.is_world_process_zero():
-        save_whole(output_dir, trainer.accelerator.unwrap_model(trainer.model), feature_extractor)
-        plot_training_history(trainer.state.log_history, output_dir / "plots" / "history.png")
-    trainer.save_state()
-    trainer.accelerator.wait_for_everyone()
-    return output_dir
+    return trainer.finish(lambda trained, folder: save_whole(folder, trained, feature_extractor))
 
 
 def make_feature_extractor(data: MotionDataArguments, downsampling_factor: int) -> MotionFeatureExtractor:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset
 from ..models.geometry import orthonormality_loss
+from ..visualization.plots import plot_training_history
 from .optimizers import MuonAdamW
 
 if TYPE_CHECKING:
@@ -37,7 +38,37 @@ LOSS_PARTS = (
 )
 
 
-class MotionTrainer(Trainer):
+class ResumableTrainer(Trainer):
+    """Resumes from whole checkpoints only, and ends a run in a folder that `from_pretrained` opens."""
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """As in `Trainer`; a checkpoint whose saving was cut short is passed over (`True`) or refused (its path)."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_whole_checkpoint(Path(self.args.output_dir)))
+        elif resume_from_checkpoint and not _is_whole(Path(resume_from_checkpoint)):
+            raise ValueError(f"{resume_from_checkpoint} is no checkpoint, or was not written to the end.")
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def finish(self, save: Callable[[torch.nn.Module, Path], None]) -> Path:
+        """Evaluates, saves the model, the history's plot and the trainer's state, and waits for all processes.
+
+        Args:
+            save: takes the unwrapped model and the output folder, and saves the model; called in one process.
+
+        Returns:
+            the output folder.
+        """
+        self.evaluate()
+        output_dir = Path(self.args.output_dir)
+        if self.is_world_process_zero():
+            save(self.accelerator.unwrap_model(self.model), output_dir)
+            plot_training_history(self.state.log_history, output_dir / "plots" / "history.png")
+        self.save_state()
+        self.accelerator.wait_for_everyone()
+        return output_dir
+
+
+class MotionTrainer(ResumableTrainer):
     """Logs the parts of the loss, and how strongly each term pulls at the motion codebook.
 
     Beside `loss`, the log has the means (over steps and processes) of the parts in `LOSS_PARTS` that the model
@@ -78,14 +109,6 @@ class MotionTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, MotionCaptionDataset):
             return None
         return LengthGroupedSampler(dataset, batch_size, seed=self.args.seed)
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As in `Trainer`; a checkpoint whose saving was cut short is passed over (`True`) or refused (its path)."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_whole_checkpoint(Path(self.args.output_dir)))
-        elif resume_from_checkpoint and not _is_whole(Path(resume_from_checkpoint)):
-            raise ValueError(f"{resume_from_checkpoint} is no checkpoint, or was not written to the end.")
-        return super().train(resume_from_checkpoint, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The model's loss; its parts are kept for the next log. In training only labelled positions are scored."""

@@ -9,7 +9,6 @@ import pytest
 
 from geomotiongpt.evaluation.captioning import caption_scores
 from geomotiongpt.evaluation.predictions import (
-    evaluate_predictions_file,
     read_predictions,
     score_predictions,
     select_references,
@@ -313,15 +312,6 @@ def test_a_result_says_how_it_was_made(tmp_path, convention, policy):
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     assert f"--reference-policy {policy} --track token" in result["command"] and result["schema"] == 1
-
-
-def test_the_result_is_written_whole_or_not_at_all(tmp_path):
-    path = write(tmp_path / "captions.jsonl", ROWS)
-    result = evaluate_predictions_file(path, tmp_path / "out" / "result.json", convention="coco")
-    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
-    with pytest.raises(ValueError, match="no captioning convention 'bleu'"):
-        evaluate_predictions_file(path, tmp_path / "none" / "result.json", convention="bleu")
-    assert not (tmp_path / "none").exists()
 
 
 def test_the_five_published_systems_are_scored_from_one_file(real_data):

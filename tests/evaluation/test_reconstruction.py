@@ -10,7 +10,6 @@ from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenize
 from geomotiongpt.evaluation.reconstruction import (
     encode_clips,
     evaluate_reconstruction,
-    joint_errors,
     procrustes_align,
     reconstruct_clips,
     reconstruction_errors,
@@ -18,6 +17,12 @@ from geomotiongpt.evaluation.reconstruction import (
 )
 
 SKELETONS = [("humanml3d", 22, 0.01), ("kitml", 21, 10.0)]  # name, joints, ten millimetres
+
+
+def joint_errors(features, target, representation) -> tuple[float, float]:
+    """Without and with trajectory."""
+    errors = reconstruction_errors(features, target, representation)
+    return errors["joint_error_mm"], errors["mpjpe_mm"]
 
 
 def make_features(representation, num_frames=30):

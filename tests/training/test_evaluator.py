@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from geomotiongpt import MotionTextEvaluator, TMRModel, load_motion_dataset, load_motion_statistics, train_evaluator
 from geomotiongpt.evaluation.embeddings import embed_motions, embed_texts, load_evaluator
 from geomotiongpt.models.word_vectors import WordTable
-from geomotiongpt.training import evaluator
+from geomotiongpt.training import trainer
 from geomotiongpt.training.evaluator import MotionTextCollator, MotionTextDataset
 
 RECIPE = Path(__file__).parent / "evaluator.yaml"
@@ -21,7 +21,7 @@ RECIPE = Path(__file__).parent / "evaluator.yaml"
 def no_history_plot():
     """Drawing takes longer than training here; `test_stages.py` draws one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator, "plot_training_history", lambda history, path: None)
+        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
         yield
 
 
@@ -159,3 +159,15 @@ def test_motions_that_share_a_caption_mean_the_same(items):
     for row, item in enumerate(items):
         np.testing.assert_array_equal(batch["motion_values"][row, : lengths[row]], item["motion"])
         assert not batch["motion_values"][row, lengths[row] :].any()
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint_to_the_same_weights(train):
+    options = ["training.save_strategy=steps", "training.save_steps=2"]
+    folder = train(*options)
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for step in (6, 8):  # the kill came while these were written
+        (folder / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    train(*options, "training.resume_from_checkpoint=true", f"training.output_dir={folder}")
+    resumed = load_file(folder / "model.safetensors")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)

@@ -21,7 +21,7 @@ from geomotiongpt import (
     train_motion_tokenizer,
 )
 from geomotiongpt.evaluation.reconstruction import encode_clips
-from geomotiongpt.training import language_model, motion_tokenizer
+from geomotiongpt.training import trainer
 from geomotiongpt.training.language_model import caption_codes
 from geomotiongpt.visualization.plots import plot_training_history
 
@@ -45,8 +45,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def no_history_plot():
     """Drawing takes longer than training here; `test_history_is_drawn` draws it."""
     with pytest.MonkeyPatch.context() as patch:
-        for stage in (motion_tokenizer, language_model):
-            patch.setattr(stage, "plot_training_history", lambda history, path: None)
+        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
         yield
 
 
@@ -124,8 +123,8 @@ def test_first_stage_logs_every_step_and_draws_its_codes(tokenizer_run):
 
 
 def test_history_is_drawn(train_tokenizer, train_model, monkeypatch):
-    for stage, train in ((motion_tokenizer, train_tokenizer), (language_model, train_model)):
-        monkeypatch.setattr(stage, "plot_training_history", plot_training_history)
+    monkeypatch.setattr(trainer, "plot_training_history", plot_training_history)
+    for train in (train_tokenizer, train_model):
         plot = train("training.max_steps=1") / "plots" / "history.png"
         assert plot.read_bytes().startswith(b"\x89PNG")
 
