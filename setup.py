@@ -54,6 +54,7 @@ setup(
             "rouge-score>=0.1.2,<1",
             "sacrebleu>=2.4,<3",
         ],
+        "baselines": ["vector-quantize-pytorch>=1.31,<1.33"],
         "bert-score": ["bert-score>=0.3.13,<0.4"],
         "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "scipy>=1.13", "types-PyYAML", "types-tqdm"],
     },

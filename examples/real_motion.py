@@ -135,7 +135,7 @@ def evaluate(output: Path, folder: Path, labels: Path, stages: str) -> dict:
             for motion_id, caption, references in zip(dataset["motion_id"], captions, dataset["captions"], strict=True)
         ]
         (output / f"captions_{name}.jsonl").write_text("\n".join(lines) + "\n")
-    codebook = codebook_geometry(model.motion_codebook.weight)
+    codebook = codebook_geometry(model.motion_geometry())
     return metrics | {f"language_model_{key}": value for key, value in codebook.items()}
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from . import baselines as baselines
 from . import models as models
 
 try:
@@ -27,6 +28,10 @@ _PUBLIC = {
     "models.modeling_motion_tokenizer": ("MotionTokenizer",),
     "models.configuration_geomotiongpt": ("GeoMotionGPTConfig",),
     "models.modeling_geomotiongpt": ("GeoMotionGPTForCausalLM",),
+    "models.configuration_geomotion_llama": ("GeoMotionLlamaConfig",),
+    "models.modeling_geomotion_llama": ("GeoMotionLlamaForCausalLM",),
+    "models.configuration_geomotion_qwen3": ("GeoMotionQwen3Config",),
+    "models.modeling_geomotion_qwen3": ("GeoMotionQwen3ForCausalLM",),
     "models.processing_geomotiongpt": ("GeoMotionGPTProcessor",),
     "models.configuration_motion_text_evaluator": ("MotionTextEvaluatorConfig",),
     "models.modeling_motion_text_evaluator": ("MotionTextEvaluator",),
@@ -34,7 +39,9 @@ _PUBLIC = {
     "models.modeling_tmr": ("TMRModel",),
     "models.processing_motion_text_evaluator": ("MotionTextEvaluatorProcessor",),
     "models.pipeline_motion_to_text": ("MotionToTextPipeline",),
-    "models.geometry": ("gram_matrix", "orthonormality_loss", "welch_bound", "FrozenSparseProjection"),
+    "models.pipeline_text_to_motion": ("TextToMotionPipeline",),
+    "models.geometry": ("gram_matrix", "orthonormality_loss", "welch_bound"),
+    "models.motion_projections": ("FrozenSparseProjection",),
     "data.builder": ("build_motion_dataset",),
     "data.loader": ("load_motion_dataset", "load_motion_statistics", "motion_dataset_summary", "push_motion_dataset"),
     "data.synthetic": ("make_synthetic_dataset",),

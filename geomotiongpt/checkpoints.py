@@ -15,17 +15,23 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from . import models as models
+from .models.configuration_geomotion_llama import GeoMotionLlamaConfig
+from .models.configuration_geomotion_qwen3 import GeoMotionQwen3Config
+from .models.configuration_geomotiongpt import GeoMotionGPTConfig
 from .models.configuration_motion_text_evaluator import MotionTextEvaluatorConfig
 from .models.configuration_motion_tokenizer import MotionTokenizerConfig
 from .models.feature_extraction_motion import MotionFeatureExtractor
-from .models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from .models.modeling_motion_text_evaluator import NUM_CONTACTS, MotionTextEvaluator
 from .models.modeling_motion_tokenizer import MotionTokenizer
 from .models.motion_representation import MOTION_REPRESENTATIONS
+from .models.motion_vocabulary import MotionVocabularyMixin
 from .models.processing_geomotiongpt import GeoMotionGPTProcessor
 from .models.processing_motion_text_evaluator import POS_TAGS, MotionTextEvaluatorProcessor
 from .models.word_vectors import WordTable
 
+_LANGUAGE_MODELS = tuple(
+    config.model_type for config in (GeoMotionGPTConfig, GeoMotionLlamaConfig, GeoMotionQwen3Config)
+)
 # Published key -> ours; the index of a stage or of the last convolution depends on the number of halvings n.
 _STAGE = r"vqvae\.(encoder|decoder)\.model\.(\d+)\."
 _RESIDUAL = re.compile(_STAGE + r"[01]\.model\.(\d+)\.conv([12])\.(weight|bias)$")
@@ -39,7 +45,7 @@ _EVALUATOR_TRAINING = {"epoch", "iter", *(f"opt_{name}" for name in _EVALUATOR_N
 
 def load_captioner(
     name: str | Path, *, trust_remote_code: bool = False
-) -> tuple[GeoMotionGPTForCausalLM, GeoMotionGPTProcessor]:
+) -> tuple[MotionVocabularyMixin, GeoMotionGPTProcessor]:
     """A captioning model and its processor, from a folder or the Hub.
 
     Args:
@@ -56,8 +62,8 @@ def load_captioner(
         kind = AutoConfig.from_pretrained(name, **options).model_type
     except OSError as error:
         raise OSError(f"{name}: no such folder, and not to be had from the Hub: {error}") from error
-    if kind != "geomotiongpt":
-        raise ValueError(f"{name} holds a {kind!r} model; captions take a 'geomotiongpt'.")
+    if kind not in _LANGUAGE_MODELS:
+        raise ValueError(f"{name} holds a {kind!r} model; captions take a {' or '.join(map(repr, _LANGUAGE_MODELS))}.")
     model = AutoModelForCausalLM.from_pretrained(name, **options)
     return model, AutoProcessor.from_pretrained(name, **options)
 
@@ -106,18 +112,18 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
         ValueError: for unknown or missing keys, which are named, or an output folder that is in use.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    _check_output(output)
+    check_output(output)
     published = _read_state_dict(checkpoint)
     model = MotionTokenizer(_read_config(published, checkpoint))
     converted = _rename(published, model.config.num_downsampling_layers, checkpoint)
-    _check_weights(converted, model.state_dict(), checkpoint)
+    check_weights(converted, model.state_dict(), checkpoint)
     model.load_state_dict(converted)
     extractors = []
     if data is not None:
         mean, std = _read_statistics(Path(data), "the data the tokenizer was trained on")
         representation = _representation(model.config.num_features, checkpoint)
         extractors = [MotionFeatureExtractor(representation, mean, std, model.config.downsampling_factor)]
-    return _save_aside(output, model, *extractors)
+    return save_aside(output, model, *extractors)
 
 
 def convert_evaluator(
@@ -150,10 +156,10 @@ def convert_evaluator(
             output folder that is in use.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    _check_output(output)
+    check_output(output)
     published = _read_evaluator(checkpoint)
     model = MotionTextEvaluator(_read_evaluator_config(published, checkpoint))
-    _check_weights(published, model.state_dict(), checkpoint)
+    check_weights(published, model.state_dict(), checkpoint)
     model.load_state_dict(published)
     mean, std = _read_statistics(Path(statistics), "the evaluator, whose statistics are not those of the data set")
     representation = _representation(model.config.num_features, checkpoint)
@@ -163,15 +169,16 @@ def convert_evaluator(
         raise ValueError(
             f"{word_vectors} has vectors of width {table.dim}; the evaluator takes {model.config.word_dim}."
         )
-    return _save_aside(output, model, MotionTextEvaluatorProcessor(extractor, table, tagged=True))
+    return save_aside(output, model, MotionTextEvaluatorProcessor(extractor, table, tagged=True))
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
+    """Raises a ValueError if there is something in the folder that is to be written."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder; name a new one.")
 
 
-def _save_aside(output: Path, *parts: Any) -> Path:
+def save_aside(output: Path, *parts: Any) -> Path:
     """Saves what has `save_pretrained` into one folder, all of it or none."""
     aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
@@ -187,7 +194,7 @@ def _save_aside(output: Path, *parts: Any) -> Path:
 
 def _read_evaluator(checkpoint: Path) -> dict[str, Tensor]:
     """The weights of the three networks under our names, which are the published ones."""
-    state = _read_torch_file(checkpoint)
+    state = read_torch_file(checkpoint)
     missing = [name for name in _EVALUATOR_NETWORKS if not isinstance(state, dict) or name not in state]
     if missing:
         raise ValueError(f"{checkpoint} has no {', '.join(missing)}: it is not a published evaluator (finest.tar).")
@@ -220,10 +227,12 @@ def _read_evaluator_config(state: dict[str, Tensor], checkpoint: Path) -> Motion
 
 
 def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
-    state = _read_torch_file(checkpoint)
+    state = read_torch_file(checkpoint)
     for wrapper in ("state_dict", "net"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    if isinstance(state, dict) and any(str(key).startswith("lm.") for key in state):
+        raise ValueError(f"{checkpoint} is a language model: give --motion-tokenizer, the one it was trained with.")
     if isinstance(state, dict) and "movement_encoder" in state:
         raise ValueError(f"{checkpoint} is an evaluator: give --word-vectors, the GloVe vectors it was trained with.")
     if not isinstance(state, dict) or _CODEBOOK not in state:
@@ -231,7 +240,7 @@ def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_torch_file(checkpoint: Path) -> Any:
+def read_torch_file(checkpoint: Path) -> Any:
     """What a torch or safetensors file holds; nothing in it is executed."""
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: no such checkpoint.")
@@ -244,7 +253,8 @@ def _read_torch_file(checkpoint: Path) -> Any:
         raise ValueError(f"{checkpoint} is not a checkpoint of plain tensors, or is damaged: {reason}") from error
 
 
-def _check_weights(converted: dict[str, Tensor], expected: dict[str, Tensor], checkpoint: Path) -> None:
+def check_weights(converted: dict[str, Tensor], expected: dict[str, Tensor], checkpoint: Path) -> None:
+    """Raises a ValueError that names weights that are missing, unknown or of another shape."""
     missing = sorted(set(expected) - set(converted))
     if missing:
         raise ValueError(f"{checkpoint} lacks the weights of {', '.join(missing[:5])} ({len(missing)} in all).")

@@ -89,13 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
+    _add_generate(add)
     _add_evaluate(add)
 
     verb = add(
         "convert",
         _convert,
-        "a published motion tokenizer or evaluator -> a folder that from_pretrained opens",
+        "a published motion tokenizer, language model or evaluator -> a folder that from_pretrained opens",
         "dvq.pth tokenizer/ --data data/HumanML3D\n"
+        "         geomotiongpt convert m2t.ckpt model/ --motion-tokenizer tokenizer/ --text-tokenizer gpt2\n"
         "         geomotiongpt convert finest.tar evaluators/t2m --data meta/ --word-vectors glove.6B.300d.txt",
     )
     verb.add_argument("checkpoint", type=Path, help=".pth, .pt, .bin, .ckpt or .safetensors with the published keys")
@@ -104,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         help="folder with Mean.npy and Std.npy, to save with the tokenizer; of an evaluator its own, which it needs",
+    )
+    verb.add_argument(
+        "--motion-tokenizer", metavar="FOLDER", help="of a language model: the motion tokenizer, converted before"
+    )
+    verb.add_argument(
+        "--text-tokenizer",
+        metavar="NAME_OR_FOLDER",
+        help="of a language model: its text tokenizer, to save a processor too",
     )
     verb.add_argument("--word-vectors", type=Path, help="of an evaluator: GloVe text file, or a .npy array")
     verb.add_argument("--words", type=Path, help="the words of the .npy array, or those to keep of GloVe, one a line")
@@ -117,12 +127,50 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_generate(add) -> None:
+    verb = add(
+        "generate",
+        _generate,
+        "make motions of captions, or of parts of a motion",
+        'quickstart/model "a person walks forward." --num-samples 3 --output generated\n'
+        '         geomotiongpt generate MODEL "a person walks." "someone sits down." --sequence --seconds 4\n'
+        "         geomotiongpt generate MODEL --task motion-in-between --motion walk.npy --keep 16 16",
+    )
+    verb.add_argument("model", help="folder of a model, or its name on the Hub")
+    verb.add_argument("texts", nargs="*", metavar="TEXT", help="captions; each gives motions of its own")
+    verb.add_argument("--output", type=Path, default=Path("generated"), help="folder to write (default: generated)")
+    verb.add_argument("--sequence", action="store_true", help="one motion that shows the captions one after another")
+    verb.add_argument("--num-samples", type=_positive, default=1, help="motions for each (default: 1)")
+    length = verb.add_mutually_exclusive_group()
+    length.add_argument("--frames", type=_positive, help="length to ask for, of a sequence of each part")
+    length.add_argument("--seconds", type=float, help="the same in seconds (default: the model decides)")
+    tasks = ["text-to-motion", "motion-prediction", "motion-in-between", "unconditional"]
+    verb.add_argument("--task", default="text-to-motion", choices=tasks, help="(default: text-to-motion)")
+    verb.add_argument("--motion", type=Path, metavar="FILE", help="motion to go on from or to fill in")
+    verb.add_argument(
+        "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
+    )
+    verb.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
+    _add_sampling(verb, "a beam search of so many instead of sampling")
+    verb.add_argument("--batch-size", type=_positive, default=16, help="captions at a time (default: 16)")
+    verb.add_argument("--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses")
+    verb.add_argument("--no-animation", action="store_true", help="features and joints only")
+    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
+
+
+def _add_sampling(group, beams: str) -> None:
+    group.add_argument("--num-beams", type=_positive, default=1, help=f"(default: 1): {beams}")
+    group.add_argument("--temperature", type=float, help="of the sampling of motions; 0 always takes the likeliest")
+    group.add_argument("--top-p", type=float, help="sample from the likeliest that have this share together")
+
+
 def _add_evaluate(add) -> None:
     verb = add(
         "evaluate",
         _evaluate,
         "measure a model, anybody's captions or motions, or the metrics themselves",
         "quickstart/model --data quickstart/data --labels embedded --output evaluation\n"
+        "         geomotiongpt evaluate MODEL --task text-to-motion --data DATA --evaluator EVALUATOR\n"
         "         geomotiongpt evaluate --predictions captions.jsonl --convention coco --output scores.json\n"
         "         geomotiongpt evaluate --motions generated/ --data data/HumanML3D --evaluator evaluators/t2m\n"
         "         geomotiongpt evaluate --probes --data data/HumanML3D --evaluator evaluators/t2m",
@@ -133,6 +181,8 @@ def _add_evaluate(add) -> None:
     what.add_argument("--motions", type=Path, metavar="DIR", help="motions made from captions, <motion id>.npy")
     what.add_argument("--probes", action="store_true", help="known damages of real motion: does each metric react?")
     what.add_argument("--retrieval", action="store_true", help="the evaluator itself: R-precision, TMR's protocols")
+    tasks = ["motion-to-text", *_TASKS_OF_MOTIONS, "motion-duration"]
+    verb.add_argument("--task", default=tasks[0], choices=tasks, help="what a model is to do (default: %(default)s)")
     verb.add_argument("--output", type=Path, help="JSON to write; of a model a folder (default: evaluation)")
     group = verb.add_argument_group("population")
     group.add_argument("--data", help="folder of a data set, or its name on the Hub")
@@ -158,10 +208,15 @@ def _add_evaluate(add) -> None:
     group.add_argument(
         "--last-pool", default="smaller", choices=["smaller", "drop"], help="what becomes of an incomplete pool"
     )
-    group.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="also of the motions that a model makes (default: 0)")
+    group = verb.add_argument_group("motions that a model makes")
+    group.add_argument("--lengths", default="data", choices=["data", "free"], help="to ask for (default: the data's)")
+    group.add_argument("--num-samples", type=_positive, default=1, help="of each of 100 captions, for MultiModality")
+    group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
+    group.add_argument("--keep", type=float, default=0.25, help="share that is given, at each end (default: 0.25)")
     group = verb.add_argument_group("decoding")
-    group.add_argument("--num-beams", type=int, default=1, help="(default: 1, greedy)")
-    group.add_argument("--max-new-tokens", type=int, help="(default: the model's)")
+    _add_sampling(group, "captions greedily, motions sampled")
+    group.add_argument("--max-new-tokens", type=int, help="of captions (default: the model's)")
     group.add_argument("--batch-size", type=_positive, default=64, help="motions at a time (default: 64)")
     verb.add_argument("--update-card", action="store_true", help="put the result into the model's own card")
 
@@ -240,6 +295,49 @@ def _caption(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _sampling(arguments: argparse.Namespace) -> dict:
+    """Options of `generate`: plain sampling unless told otherwise, and nothing left to the library's defaults."""
+    if arguments.num_beams == 1 and arguments.temperature != 0:
+        temperature = 1.0 if arguments.temperature is None else arguments.temperature
+        top_p = 1.0 if arguments.top_p is None else arguments.top_p
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise ValueError(f"temperature is {temperature} and top-p {top_p}; wanted 0 or more, and above 0 up to 1.")
+        return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    if arguments.top_p is not None or arguments.temperature:
+        raise ValueError("--temperature and --top-p have no effect on a search: leave out --num-beams, or them.")
+    if arguments.num_samples > 1:
+        raise ValueError("--num-samples: a search finds the same motion every time; sample instead.")
+    return {"do_sample": False, "num_beams": arguments.num_beams}
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from .generation import generate_motions
+
+    if arguments.task == "text-to-motion" and not arguments.texts:
+        raise ValueError("give a TEXT: what the motion is to show.")
+    if arguments.task != "text-to-motion" and arguments.texts:
+        raise ValueError(f"{arguments.task} has no use for a TEXT.")
+    rows = generate_motions(
+        arguments.model,
+        [arguments.texts] if arguments.sequence else arguments.texts,
+        arguments.output,
+        task=arguments.task,
+        motion=arguments.motion,
+        keep=arguments.keep,
+        num_frames=arguments.frames,
+        duration=arguments.seconds,
+        num_samples=arguments.num_samples,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        animation=None if arguments.no_animation else arguments.format,
+        trust_remote_code=arguments.trust_remote_code,
+        **_sampling(arguments),
+    )
+    for row in rows:
+        print(f"{arguments.output / row['file']}: {row['frames']} frames, {row['seconds']} s")
+    return 0
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .evaluation.results import save_json
 
@@ -256,32 +354,36 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 _OF_CAPTIONS = ("convention", "reference_policy", "bert_model", "bert_layer", "bert_rescale")
-_OF_EVALUATOR = ("evaluator", "replications", "pool_size", "last_pool", "seed", "labels")
+_OF_EVALUATOR = ("evaluator", "replications", "pool_size", "last_pool", "seed")
 _OF_POPULATION = ("data", "split", "representation", "min_frames", "max_frames", "no_mirrored")
-# What is measured -> the options that have a say in it.
+_OF_MODEL = (*_OF_POPULATION, "model", "task", "num_beams", "batch_size", "update_card")
+_OF_MOTIONS = (*_OF_MODEL, *_OF_EVALUATOR, "temperature", "top_p")
+# What is measured, of a model by its task -> the options that have a say in it.
 _OPTIONS = {
-    "model": (
-        *(*_OF_CAPTIONS, *_OF_EVALUATOR, *_OF_POPULATION),
-        *("num_beams", "max_new_tokens", "batch_size", "update_card"),
-    ),
-    "predictions": (*_OF_CAPTIONS, "references", "track", "system"),
-    "motions": (*_OF_EVALUATOR, *_OF_POPULATION),
-    "probes": (*_OF_CAPTIONS, *_OF_EVALUATOR, *_OF_POPULATION),
-    "retrieval": (*_OF_EVALUATOR, *_OF_POPULATION),
+    "motion-to-text": (*_OF_MODEL, *_OF_CAPTIONS, *_OF_EVALUATOR, "labels", "max_new_tokens"),
+    "text-to-motion": (*_OF_MOTIONS, "labels", "judge", "lengths", "num_samples"),
+    "motion-prediction": (*_OF_MOTIONS, "keep"),
+    "motion-in-between": (*_OF_MOTIONS, "keep"),
+    "motion-duration": (*_OF_MODEL, "max_new_tokens"),
+    "predictions": (*_OF_CAPTIONS, "predictions", "references", "track", "system"),
+    "motions": (*_OF_EVALUATOR, *_OF_POPULATION, "motions", "labels"),
+    "probes": (*_OF_CAPTIONS, *_OF_EVALUATOR, *_OF_POPULATION, "probes", "labels"),
+    "retrieval": (*_OF_EVALUATOR, *_OF_POPULATION, "retrieval", "labels"),
 }
+_TASKS_OF_MOTIONS = ("text-to-motion", "motion-prediction", "motion-in-between")
 
 
 def _refuse_options_of_others(arguments: argparse.Namespace) -> None:
     """An option that would have no effect is a mistake of whoever typed it."""
-    measured = next(name for name in _OPTIONS if getattr(arguments, name))
+    others = ("predictions", "motions", "probes", "retrieval")
+    measured = arguments.task if arguments.model else next(name for name in others if getattr(arguments, name))
     defaults = vars(_parser().parse_args(["evaluate", "--probes"]))
-    known = {*_OPTIONS, *_OPTIONS[measured], "output", "command"}
+    known = {*_OPTIONS[measured], "probes", "output", "command"}
     idle = [name for name, value in vars(arguments).items() if name not in known and value != defaults[name]]
     if idle:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise ValueError(
-            f"{options}: no effect on {'a' if measured == 'model' else '--'}{' ' * (measured == 'model')}{measured}."
-        )
+        of_model = "a model" if measured == "motion-to-text" else f"--task {measured}"
+        raise ValueError(f"{options}: no effect on {of_model if arguments.model else f'--{measured}'}.")
 
 
 def _score_predictions(arguments: argparse.Namespace) -> dict:
@@ -329,32 +431,72 @@ def _evaluate_motions(arguments: argparse.Namespace) -> dict:
 
 
 def _evaluate_model(arguments: argparse.Namespace) -> int:
-    from .evaluation.protocol import evaluate_model
     from .evaluation.report import metric_table, update_model_card
 
     card = Path(arguments.model) / "README.md"
     if arguments.update_card and not card.is_file():
         raise FileNotFoundError(f"{card}: no model card to update.")
-    output, reader = arguments.output or Path("evaluation"), _attribute_reader(arguments.labels)
-    result = evaluate_model(
-        arguments.model,
-        _population(arguments),
-        output,
-        captioning=_captioning_protocol(arguments),
-        evaluator=_evaluator(arguments),
-        reader=reader,
-        batch_size=arguments.batch_size,
-        num_beams=arguments.num_beams,
-        max_new_tokens=arguments.max_new_tokens,
-        command=arguments.command,
-    )
+    output = arguments.output or Path("evaluation")
+    result = _task_result(arguments, output)
     if result is None:  # the first process says it all
         return 0
     print(metric_table(result["metrics"]))
     if arguments.update_card:
         update_model_card(card, result, str(arguments.data))
-    print(f"saved {output}/: result.json, report.md, predictions.jsonl and plots")
+    print(f"saved {output}/: result.json, report.md, and what the model made")
     return 0
+
+
+def _task_result(arguments: argparse.Namespace, output: Path) -> dict | None:
+    """A model's result in the task asked for."""
+    from .evaluation.generation import evaluate_completion, evaluate_durations, evaluate_text_to_motion
+    from .evaluation.generator import MotionRequest
+    from .evaluation.protocol import evaluate_model
+
+    common = {"batch_size": arguments.batch_size, "command": arguments.command}
+    model, population = arguments.model, _population(arguments)
+    if arguments.task in _TASKS_OF_MOTIONS:
+        numbers = {name: getattr(arguments, name) for name in ("task", "lengths", "keep", "num_samples", "seed")}
+        common |= {"request": MotionRequest(**numbers), "decoding": _sampling(arguments)}
+    else:
+        decoding = {"do_sample": False, "num_beams": arguments.num_beams}
+        decoding |= {} if arguments.max_new_tokens is None else {"max_new_tokens": arguments.max_new_tokens}
+    if arguments.task == "motion-duration":
+        return evaluate_durations(model, population, output, decoding=decoding, **common)
+    if arguments.task in ("motion-prediction", "motion-in-between"):
+        return evaluate_completion(model, population, output, evaluator=_evaluator(arguments), **common)
+    common |= {"reader": _attribute_reader(arguments.labels)}
+    if arguments.task == "text-to-motion":
+        judge = _judge(arguments)
+        return evaluate_text_to_motion(
+            model, population, output, evaluator=_evaluator(arguments), judge=judge, **common
+        )
+    return evaluate_model(
+        model,
+        population,
+        output,
+        captioning=_captioning_protocol(arguments),
+        evaluator=_evaluator(arguments),
+        num_beams=arguments.num_beams,
+        max_new_tokens=arguments.max_new_tokens,
+        **common,
+    )
+
+
+def _judge(arguments: argparse.Namespace):
+    from .checkpoints import load_captioner
+    from .evaluation.generation import Judge
+    from .evaluation.resumable import join_processes
+
+    if arguments.labels and not (arguments.judge or arguments.evaluator):
+        raise ValueError("--labels: no effect without --judge or --evaluator.")
+    if not arguments.judge:
+        return None
+    reader = _attribute_reader(arguments.labels)
+    if reader is None:
+        raise ValueError("--judge: give --labels, the words that name actions, or `embedded`.")
+    model, processor = load_captioner(arguments.judge)
+    return Judge(arguments.judge, model.to(join_processes().device).eval(), processor, reader)
 
 
 def _population(arguments: argparse.Namespace):
@@ -386,8 +528,8 @@ def _captioning_protocol(arguments: argparse.Namespace):
 
 def _evaluator(arguments: argparse.Namespace):
     from .checkpoints import check_model_folder
-    from .evaluation.captioner import join_processes
     from .evaluation.embeddings import load_evaluator
+    from .evaluation.resumable import join_processes
     from .evaluation.semantics import Evaluator
 
     if not arguments.evaluator:
@@ -412,6 +554,13 @@ def _attribute_reader(labels: str | None):
 def _convert(arguments: argparse.Namespace) -> int:
     from .checkpoints import convert_evaluator, convert_motion_tokenizer
 
+    _refuse_options_of_other_conversions(arguments)
+    if arguments.motion_tokenizer is not None:
+        from .convert_language_model import convert_language_model
+
+        parts = {name: getattr(arguments, name) for name in ("motion_tokenizer", "text_tokenizer")}
+        print(convert_language_model(arguments.checkpoint, arguments.output, **parts))
+        return 0
     if arguments.word_vectors is None:
         print(convert_motion_tokenizer(arguments.checkpoint, arguments.output, data=arguments.data))
         return 0
@@ -427,6 +576,18 @@ def _convert(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+_OF_CONVERSIONS = {"motion_tokenizer": {"text_tokenizer"}, "word_vectors": {"data", "words"}, None: {"data"}}
+
+
+def _refuse_options_of_other_conversions(arguments: argparse.Namespace) -> None:
+    kind = next((name for name in ("motion_tokenizer", "word_vectors") if getattr(arguments, name) is not None), None)
+    idle = {"data", "words", "word_vectors", "text_tokenizer"} - {kind} - _OF_CONVERSIONS[kind]
+    given = [f"--{name.replace('_', '-')}" for name in sorted(idle) if getattr(arguments, name) is not None]
+    if given:
+        of = f"with --{kind.replace('_', '-')}" if kind else "without --motion-tokenizer or --word-vectors"
+        raise ValueError(f"{', '.join(given)}: no effect {of}.")
 
 
 def _push(arguments: argparse.Namespace) -> int:

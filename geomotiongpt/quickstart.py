@@ -111,7 +111,7 @@ def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: i
     rows = _table(test["motion_id"], captions, references)
     (report / "captions.md").write_text(rows, encoding="utf-8")
     _say("\n" + "\n".join(rows.splitlines()[: TABLE_ROWS + 2]))
-    plot_gram_matrix(gram_matrix(model.motion_codebook.weight.detach()), report / "gram_matrix.png")
+    plot_gram_matrix(gram_matrix(model.motion_geometry().detach()), report / "gram_matrix.png")
     plot_code_usage(counts, report / "code_usage.png")
     for stage in ("motion_tokenizer", "model"):
         history = output / stage / "plots" / "history.png"
@@ -123,7 +123,7 @@ def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: i
 
 
 def _geometry(model: GeoMotionGPTForCausalLM) -> dict[str, float]:
-    return codebook_geometry(model.motion_codebook.weight)
+    return codebook_geometry(model.motion_geometry())
 
 
 def _table(motion_ids: list[str], captions: list[str], references: list[list[str]]) -> str:

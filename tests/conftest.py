@@ -1,12 +1,20 @@
 """Tiny random components that the tests share. Session-wide: who changes one works on a `copy.deepcopy`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from geomotiongpt import (
     GeoMotionGPTForCausalLM,
@@ -64,6 +72,34 @@ def tiny_language_model(trained_text_tokenizer) -> GPT2LMHeadModel:
         eos_token_id=tokenizer.eos_token_id,
     )
     return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def make_base_model(trained_text_tokenizer) -> Callable[..., PreTrainedModel]:
+    """Makes a random "llama" or "qwen3" of two layers, with two key-value heads for four query heads."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+
+    def make(kind: str, **options) -> PreTrainedModel:
+        values = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 48,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "max_position_embeddings": 128,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+            "initializer_range": 0.3,
+            "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            **options,
+        }
+        torch.manual_seed(3)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values)).eval()
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from geomotiongpt import GeoMotionGPTConfig, MotionTokenizerConfig
+from geomotiongpt import MotionTokenizerConfig
 from geomotiongpt.models.motion_representation import get_motion_representation
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geomotiongpt"
 CONFIGS = sorted(path for path in (ROOT / "hub_configs").iterdir() if path.is_dir())
 TRAVELLERS = sorted(path for path in (PACKAGE / "models").glob("*.py") if path.name != "__init__.py")
-LAYERS = ("models", "data", "evaluation", "visualization", "training")
+LAYERS = ("models", "baselines", "data", "evaluation", "visualization", "training")
 
 
 def imported_modules(path: Path) -> list[tuple[int, str]]:
@@ -43,10 +44,11 @@ def test_the_hub_layer_imports_only_what_a_user_without_the_package_has(path):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_imports_run_one_way(layer):
     forbidden = {
-        "models": {"data", "evaluation", "visualization", "training", "cli", "quickstart"},
-        "data": {"evaluation", "visualization", "training", "cli", "quickstart"},
-        "evaluation": {"training", "cli", "quickstart"},
-        "visualization": {"evaluation", "training", "cli", "quickstart"},
+        "models": {"baselines", "data", "evaluation", "visualization", "training", "cli", "quickstart"},
+        "baselines": {"data", "evaluation", "visualization", "training", "cli", "quickstart"},
+        "data": {"baselines", "evaluation", "visualization", "training", "cli", "quickstart"},
+        "evaluation": {"baselines", "training", "cli", "quickstart"},
+        "visualization": {"baselines", "evaluation", "training", "cli", "quickstart"},
         "training": {"cli", "quickstart"},
     }[layer]
     for path in (PACKAGE / layer).glob("*.py"):
@@ -72,12 +74,18 @@ def test_nothing_is_unpickled():
 
 @pytest.mark.parametrize("folder", CONFIGS, ids=lambda path: path.name)
 def test_committed_configurations_are_those_of_the_recipes(folder):
-    config = GeoMotionGPTConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
     recipe = yaml.safe_load((folder / "language_model.yaml").read_text())
+    model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    assert config.architectures == [model_class.__name__]
     for name, value in (recipe["model"].get("language_model_config") or {}).items():
         assert getattr(config, name) == value
     assert config.orthonormality_weight == float(recipe["model"]["orthonormality_weight"])
+    for name in ("projection", "projection_seed", "geometric_constraint", "spectral_form", "num_code_clusters"):
+        assert getattr(config, name) == recipe["model"].get(name, getattr(type(config)(), name))
     assert config.freeze_text_embeddings == ("language_model" in recipe["model"])
+    base = recipe["model"].get("language_model", "gpt2").lower()
+    assert model_class.base_model_type in base, "the kind of the base is in its name"
     tokenizer_recipe = folder / "motion_tokenizer.yaml"
     if tokenizer_recipe.is_file():
         values = yaml.safe_load(tokenizer_recipe.read_text())

@@ -5,12 +5,22 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hub_stand_in import HubStandIn, run_python
 from huggingface_hub import ModelCard
+from transformers import PreTrainedTokenizerFast, pipeline
 
+from geomotiongpt import (
+    GeoMotionGPTForCausalLM,
+    GeoMotionGPTProcessor,
+    GeoMotionLlamaForCausalLM,
+    GeoMotionQwen3ForCausalLM,
+)
 from geomotiongpt.evaluation.results import make_result
+from geomotiongpt.models.motion_projections import PROJECTIONS
 from geomotiongpt.training.model_card import write_model_card
 
+CONSTRAINTS = ("orthonormal", "whitening", "spectral", "cluster", "none")
 GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
 
 PUSH = """
@@ -39,10 +49,8 @@ for repo_id, token in {"tester/missing": "", "tester/wrong": "hf_wrong", "other/
         assert main(["push", "FOLDER", repo_id]) == 2
 """
 
-PULL = """
-import json
+HIDE = """
 import sys
-from pathlib import Path
 
 
 class Hidden:
@@ -58,6 +66,13 @@ except ImportError:
     pass
 else:
     raise AssertionError("the package is there: this would not test the code of the repository")
+"""
+
+PULL = (
+    HIDE
+    + """
+import json
+from pathlib import Path
 
 import numpy as np
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoProcessor, pipeline
@@ -84,6 +99,9 @@ check(AutoModel.from_pretrained(folder / "again", trust_remote_code=True))
 describe = pipeline("motion-to-text", model=repo, trust_remote_code=True)
 assert [result["generated_text"] for result in describe(files, **generation)] == expected["texts"]
 
+make = pipeline("text-to-motion", model=repo, trust_remote_code=True)
+assert make("a person walks", num_frames=40, do_sample=False)["motion"].tolist() == expected["made"]
+
 alone = {"subfolder": "motion_tokenizer", "trust_remote_code": True}
 motion = AutoFeatureExtractor.from_pretrained(repo, **alone)([np.load(file) for file in files])
 motion_tokenizer = AutoModel.from_pretrained(repo, **alone)
@@ -91,18 +109,61 @@ assert type(motion_tokenizer).__name__ == "MotionTokenizer", type(motion_tokeniz
 assert motion_tokenizer.encode(**motion).motion_codes.tolist() == expected["codes"]
 assert "geomotiongpt" not in sys.modules
 """
+)
+
+PUSH_ALL = """
+from pathlib import Path
+from transformers import AutoModelForCausalLM, AutoProcessor
+import geomotiongpt
+
+for folder in sorted(Path("FOLDER").iterdir()):
+    AutoModelForCausalLM.from_pretrained(folder).push_to_hub(f"tester/{folder.name}")
+    AutoProcessor.from_pretrained(folder).push_to_hub(f"tester/{folder.name}")
+"""
+
+PULL_ALL = (
+    HIDE
+    + """
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
+
+for folder in sorted(Path("FOLDER").iterdir()):
+    repo, expected = f"tester/{folder.name}", json.loads((folder / "expected.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True).eval()
+    assert type(model).__name__ == expected["class"], type(model)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    assert type(AutoModel.from_pretrained(repo, trust_remote_code=True)).__name__ == expected["class"]
+    processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
+    output = model(**processor(motion_codes=expected["codes"], text=["walks", "jumps"]))
+    torch.testing.assert_close(output.logits[0, -1], torch.tensor(expected["logits"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.orthonormality_loss.item(), expected["constraint"], rtol=1e-5, atol=1e-5)
+    model.swap_projection("none")
+    swapped = model(**processor(motion_codes=expected["codes"], text=["walks", "jumps"]))
+    torch.testing.assert_close(swapped.logits, output.logits, rtol=1e-4, atol=1e-4)
+    print("opened", repo)
+assert "geomotiongpt" not in sys.modules
+"""
+)
 
 CODE = {
     "configuration_geomotiongpt.py",
     "configuration_motion_tokenizer.py",
+    "configuration_motion_vocabulary.py",
     "feature_extraction_motion.py",
     "geometry.py",
     "modeling_geomotiongpt.py",
     "modeling_motion_tokenizer.py",
+    "motion_generation.py",
+    "motion_projections.py",
     "motion_representation.py",
+    "motion_vocabulary.py",
     "pipeline_motion_to_text.py",
     "processing_geomotiongpt.py",
     "strict_loading.py",
+    "task_prompts.py",
 }
 MODEL = {"config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
 
@@ -130,7 +191,11 @@ def expect(folder, model, processor, clips) -> None:
     codes = model.motion_tokenizer.encode(inputs["motion_values"], inputs["motion_mask"]).motion_codes
     texts = processor.post_process_text(ids, inputs["input_ids"].shape[1])
     assert len(set(texts)) == len(clips), "equal captions test nothing"
+    made = pipeline("text-to-motion", model=model, processor=processor)(
+        "a person walks", num_frames=40, do_sample=False
+    )
     expected = {"files": files, "generation": GENERATION, "texts": texts, "ids": ids.tolist(), "codes": codes.tolist()}
+    expected["made"] = made["motion"].tolist()
     (folder / "expected.json").write_text(json.dumps(expected))
 
 
@@ -163,6 +228,45 @@ def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_process
             "action": 0.75,
             "gram_error": 0.5,
         }
+
+
+@pytest.mark.slow
+def test_every_base_projection_and_constraint_opens_without_the_package(
+    tiny_language_model,
+    make_base_model,
+    tiny_tokenizer_model,
+    tiny_feature_extractor,
+    trained_text_tokenizer,
+    tmp_path,
+):
+    """The code that travels with each model is complete, and its geometry is as it was."""
+    cases = [
+        (GeoMotionGPTForCausalLM, tiny_language_model, *case) for case in zip(PROJECTIONS, CONSTRAINTS, strict=True)
+    ]
+    cases.append((GeoMotionGPTForCausalLM, tiny_language_model, "sparse", "decorrelation"))
+    cases.append((GeoMotionLlamaForCausalLM, make_base_model("llama"), "orthogonal", "cluster"))
+    cases.append((GeoMotionQwen3ForCausalLM, make_base_model("qwen3"), "sparse", "pairwise_cosine"))
+    codes = [[1, 5, 3], [2, 2, 31, 7]]
+    for model_class, base, projection, constraint in cases:
+        options = {"projection": projection, "geometric_constraint": constraint, "num_code_clusters": 4}
+        model = model_class.from_components(base, tiny_tokenizer_model, **options).eval()
+        with torch.no_grad():
+            model.motion_codebook.weight.add_(torch.randn(model.motion_codebook.weight.shape))
+        text_tokenizer = PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+        processor = GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, model.config)
+        folder = tmp_path / "models" / f"{model.config.model_type}-{projection}-{constraint}".replace("_", "-")
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        output = model(**processor(motion_codes=codes, text=["walks", "jumps"]))
+        expected = {"class": model_class.__name__, "codes": codes, "logits": output.logits[0, -1].tolist()}
+        expected["constraint"] = output.orthonormality_loss.item()
+        (folder / "expected.json").write_text(json.dumps(expected))
+    with HubStandIn() as hub:
+        pusher = hub.environment(tmp_path / "pusher")
+        run_python(PUSH_ALL.replace("FOLDER", str(tmp_path / "models")), env=pusher, timeout=600)
+        user = hub.environment(tmp_path / "puller", token=None)
+        output = run_python(PULL_ALL.replace("FOLDER", str(tmp_path / "models")), env=user, timeout=600)
+    assert output.count("opened tester/") == len(cases)
 
 
 def test_a_refused_push_says_how_to_log_in(tiny_model_folder, tmp_path):

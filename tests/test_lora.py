@@ -1,4 +1,4 @@
-"""LoRA: adapters on the language model; the motion codebook and the markers train in full beside them."""
+"""LoRA: adapters on the language model; the motion codebook, the markers and a learned projection train in full."""
 
 import copy
 
@@ -6,7 +6,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from geomotiongpt import GeoMotionGPTForCausalLM, orthonormality_loss
+from geomotiongpt import (
+    GeoMotionGPTForCausalLM,
+    GeoMotionLlamaForCausalLM,
+    GeoMotionQwen3ForCausalLM,
+    orthonormality_loss,
+)
 from geomotiongpt.training.arguments import LoraArguments
 from geomotiongpt.training.language_model import add_lora
 
@@ -97,3 +102,70 @@ def test_merged_model_is_the_adapted_one_and_survives_a_save(
     prompts = tiny_processor(motion=clips)
     options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     assert torch.equal(loaded.generate(**prompts, **options), trained.generate(**prompts, **options))
+
+
+# Every projection and constraint, on every base
+
+
+ATTENTION = {"gpt2": ["c_attn", "c_proj"], "llama": ["q_proj", "o_proj"], "qwen3": ["q_proj", "k_proj", "v_proj"]}
+CASES = [
+    ("gpt2", "sparse", "whitening"),
+    ("gpt2", "linear", "orthonormal"),
+    ("gpt2", "orthogonal", "spectral"),
+    ("gpt2", "none", "decorrelation"),
+    ("gpt2", "dense_random", "cluster"),
+    ("llama", "sparse", "pairwise_cosine"),
+    ("llama", "orthogonal", "cluster"),
+    ("qwen3", "sparse", "orthonormal"),
+    ("qwen3", "linear", "none"),
+]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request, make_base_model, tiny_language_model, tiny_tokenizer_model):
+    """A model of a kind of base with a projection and a constraint, and the layers to adapt."""
+    kind, projection, constraint = request.param
+    base = tiny_language_model if kind == "gpt2" else make_base_model(kind)
+    classes = {"gpt2": GeoMotionGPTForCausalLM, "llama": GeoMotionLlamaForCausalLM, "qwen3": GeoMotionQwen3ForCausalLM}
+    model = classes[kind].from_components(
+        base, tiny_tokenizer_model, projection=projection, geometric_constraint=constraint
+    )
+    return model.eval(), ATTENTION[kind]
+
+
+def test_every_projection_trains_reloads_is_disabled_and_merges_under_lora(case, batch, tmp_path):
+    model, layers = case
+    whole = {"motion_codebook", "marker_embedding"}
+    if model.config.projection in ("linear", "orthogonal"):
+        whole.add("motion_projection")
+    torch.manual_seed(0)
+    adapted = add_lora(copy.deepcopy(model), LoraArguments(r=4, lora_dropout=0.0, target_modules=layers)).eval()
+    assert torch.equal(logits(adapted, batch), logits(model, batch)), "an untrained adapter changes the model"
+    before = {name: parameter.clone() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    saved = {name.split(".modules_to_save")[0].rpartition(".")[2] for name in before if "modules_to_save" in name}
+    assert saved == whole
+    adapters = {name.split(".lora_")[0].rpartition(".")[2] for name in before if ".lora_" in name}
+    assert adapters == set(layers)
+    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        adapted(**batch).loss.backward()
+        optimizer.step()
+    changed = {
+        name for name, parameter in adapted.named_parameters() if name in before and (parameter != before[name]).any()
+    }
+    assert changed == before.keys()
+    trained = logits(adapted, batch)
+
+    adapted.save_pretrained(tmp_path)
+    reloaded = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path).eval()
+    assert torch.equal(logits(reloaded, batch), trained)
+    with adapted.disable_adapter():
+        assert torch.equal(logits(adapted, batch), logits(model, batch))
+    with pytest.raises(ValueError, match="merge them"):
+        adapted.base_model.model.swap_projection("none")
+    merged = adapted.merge_and_unload()
+    assert type(merged) is type(model) and merged.state_dict().keys() == model.state_dict().keys()
+    torch.testing.assert_close(logits(merged, batch), trained, rtol=1e-4, atol=1e-4)
+    merged.swap_projection("none")
+    torch.testing.assert_close(logits(merged, batch), trained, rtol=1e-4, atol=1e-4)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.processing_geomotiongpt import PLACEHOLDER_TOKEN, GeoMotionGPTProcessor
+from ..models.task_prompts import TASKS, MotionTaskExample, get_task
 
 _ROWS_AT_A_TIME = 100
 
@@ -66,13 +67,19 @@ class MotionWindowDataset(Dataset):
 
 
 class MotionCaptionDataset(Dataset):
-    """Motion codes with one of the captions of the motion.
+    """Motions with their captions, as rows of one task or of a mixture of tasks.
 
     Args:
         motion_codes: for each motion one or more code sequences (see `code_offsets` of the training arguments).
         captions: the captions of each motion.
         motion_ids: what to call each motion.
-        seed: of the draws; None takes the first codes and the first caption, for evaluation.
+        seed: of the draws; None takes the first codes, the first caption and the first wording, for evaluation, and
+            draws a task for each motion once and for all.
+        tasks: weight of each task; they need not add up to 1.
+        num_wordings: how many wordings of the prompts are drawn from; all by default.
+
+    Raises:
+        ValueError: for an unknown task, a weight below 0, or no weight above it.
     """
 
     def __init__(
@@ -82,27 +89,53 @@ class MotionCaptionDataset(Dataset):
         motion_ids: Sequence[str],
         *,
         seed: int | None,
+        tasks: Mapping[str, float] | None = None,
+        num_wordings: int | None = None,
     ):
         # Columns of a data set read from disk at every access; lists do not.
         self.motion_codes, self.captions, self.motion_ids = list(motion_codes), list(captions), list(motion_ids)
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.num_wordings = seed, 0, num_wordings
+        self.tasks, self._task_ends = _check_tasks(tasks or {"motion-to-text": 1.0})
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer: another epoch draws other codes and captions."""
+        """Called by the trainer: another epoch draws other codes, captions and tasks."""
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
         return len(self.motion_codes)
 
     def __getitem__(self, index: int) -> dict:
-        """`motion_codes`, `text` and `name` of one motion; `draw`, what the draws of this item depend on."""
+        """`example` and `name` of one motion; `draw`, what the draws of this item depend on."""
         codes, captions, choice = self.motion_codes[index], self.captions[index], (0, 0)
         draw = None if self.seed is None else (self.seed, self.epoch, index)
+        rng = np.random.default_rng(draw or (0, 0, index))
         if draw is not None:
-            rng = np.random.default_rng(draw)
             choice = int(rng.integers(len(codes))), int(rng.integers(len(captions)))
-        item = {"motion_codes": codes[choice[0]], "text": captions[choice[1]], "name": self.motion_ids[index]}
-        return {**item, "draw": draw}
+        example = self._draw_example(rng, codes[choice[0]], captions[choice[1]], varied=draw is not None)
+        return {"example": example, "name": self.motion_ids[index], "draw": draw}
+
+    def _draw_example(
+        self, rng: np.random.Generator, codes: Sequence[int], caption: str, *, varied: bool
+    ) -> MotionTaskExample:
+        name = self.tasks[int(np.searchsorted(self._task_ends, rng.random(), side="right"))]
+        task, num_codes = TASKS[name], len(codes)
+        wordings = len(task.wordings[: self.num_wordings])
+        start, end = 0, 0
+        if name == "motion-prediction" and num_codes > 1:
+            start = int(rng.integers(1, num_codes))
+        elif name == "motion-in-between" and num_codes > 2:
+            # Two cuts, of which the first leaves a start, the second an end, with a gap of one code or more between.
+            start, stop = sorted(rng.choice(np.arange(1, num_codes), 2, replace=False).tolist())
+            end = num_codes - stop
+        return MotionTaskExample(
+            name,
+            caption if task.answer == "text" or name == "text-to-motion" else None,
+            codes,
+            num_given_start=start,
+            num_given_end=end,
+            num_codes=num_codes if task.timed_wordings and rng.random() < 0.5 else None,
+            wording=int(rng.integers(wordings)) if varied and wordings > 1 else 0,
+        )
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -133,7 +166,7 @@ class LengthGroupedSampler(Sampler[int]):
         return iter([*batches.flatten().tolist(), *order[whole:].tolist()])
 
 
-class CaptioningCollator:
+class MotionTaskCollator:
     """Items of a `MotionCaptionDataset` -> the padded training batch that the processor builds.
 
     Args:
@@ -150,11 +183,10 @@ class CaptioningCollator:
 
     def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Pads to the longest of the batch."""
-        batch = self.processor(
-            motion_codes=[item["motion_codes"] for item in items],
-            text=[item["text"] for item in items],
-            names=[item["name"] for item in items],
-        ).data
+        prepared = self.processor.prepare_examples(
+            [item["example"] for item in items], with_answers=True, names=[item["name"] for item in items]
+        )
+        batch = {name: torch.from_numpy(array) for name, array in prepared.items()}
         if self.code_dropout or self.answer_dropout:
             ids = batch["input_ids"]
             chances = np.ones(ids.shape)
@@ -165,6 +197,19 @@ class CaptioningCollator:
             ids[(ids >= self._first_code_id) & (drawn < self.code_dropout)] = self._placeholder_id
             ids[(batch["labels"] != -100) & (drawn < self.answer_dropout)] = self.processor.tokenizer.pad_token_id
         return batch
+
+
+def _check_tasks(weights: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
+    """Names of the tasks that are drawn, and where the share of each ends between 0 and 1."""
+    for name, weight in weights.items():
+        get_task(name)
+        if not (np.isfinite(weight) and weight >= 0):
+            raise ValueError(f"the weight of task {name!r} is {weight}; it must be 0 or more.")
+    drawn = {name: float(weight) for name, weight in weights.items() if weight > 0}
+    if not drawn:
+        raise ValueError(f"tasks are {dict(weights)}: no task has a weight above 0.")
+    ends = np.cumsum(list(drawn.values()))
+    return list(drawn), (ends / ends[-1])[:-1]
 
 
 def normalised_clips(dataset: HFDataset, feature_extractor: MotionFeatureExtractor) -> list[np.ndarray]:

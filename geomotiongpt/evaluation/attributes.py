@@ -133,11 +133,12 @@ def attribute_accuracy(
     result = {}
     for name, values in shown_attributes(references, reader).items():
         pairs = zip(read, values, strict=True)
-        result[name] = _share([caption[name] == value for caption, value in pairs if value is not None])
+        result[name] = share([caption[name] == value for caption, value in pairs if value is not None])
     return result
 
 
-def _share(right: Sequence[bool]) -> dict[str, float | None]:
+def share(right: Sequence[bool]) -> dict[str, float | None]:
+    """How many are right, as `mean`, `ci95` and `n`; see `attribute_accuracy`."""
     n = len(right)
     if not n:
         return {"mean": None, "ci95": None, "n": 0}

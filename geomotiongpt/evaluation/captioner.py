@@ -1,25 +1,19 @@
-"""Captions of a whole split, written as they come: a killed run goes on, and several processes share the work."""
+"""Captions of a whole split, or its answers to another question, written as they come."""
 
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset as HFDataset
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
-from ..models.processing_geomotiongpt import TASK_PROMPTS, GeoMotionGPTProcessor
-from .results import save_json
-
-logger = logging.getLogger(__name__)
+from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+from ..models.task_prompts import get_task
+from .resumable import write_rows
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -37,21 +31,21 @@ def write_captions(
     dataset: HFDataset,
     path: str | Path,
     *,
+    task: str = "motion-to-text",
     batch_size: int = 64,
     **generate_kwargs,
 ) -> list[str] | None:
     """Captions every motion of a split and writes `{"id", "prediction", "references"}`, one JSON object a line.
 
     Batches depend on the data and `batch_size` alone, so that with as many threads a process the captions do not
-    depend on how many processes share them or how often the run was stopped. Under `accelerate launch` every process
-    takes some of the batches. Until all are done they stand in `<path>.<process>.part`; then `path` is written, in the
-    order of the split.
+    depend on how many processes share them or how often the run was stopped; see `write_rows`.
 
     Args:
         model: in evaluation mode, on its device.
         processor: of the model.
         dataset: one split, as `load_motion_dataset` returns it.
         path: the JSONL to write. If it is there already, from the same model, data and settings, it is read.
+        task: what is asked about the motions: "motion-to-text" or "motion-duration".
         batch_size: motions at a time.
         **generate_kwargs: for `generate`; the model's generation configuration by default.
 
@@ -64,72 +58,46 @@ def write_captions(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; caption at least 1 motion at a time.")
-    path, state = Path(path), join_processes()
     settings = {
         "model": weights_hash(model),
-        "processor": _processor_hash(processor),
+        "processor": processor_hash(processor, task),
         "data": data_hash(dataset),
         "batch_size": batch_size,
         "decoding": {**model.generation_config.to_diff_dict(), **generate_kwargs},
     }
-    ids = dataset["motion_id"]
-    if state.is_main_process:
-        _claim(path, settings)
-    state.wait_for_everyone()
-    if path.is_file():
-        if state.is_main_process:
-            _remove_parts(path)
-    else:
-        done = _read_parts(path)
-        state.wait_for_everyone()  # before anybody writes more
-        batches = [batch for batch in _batches(dataset, batch_size) if not all(ids[index] in done for index in batch)]
-        if done:
-            logger.info("%s: going on after %d of %d motions", path, len(done), len(ids))
-        part = path.with_name(f"{path.name}.{state.process_index}.part")
-        mine = batches[state.process_index :: state.num_processes]
-        with open(part, "a", encoding="utf-8") as file:
-            for batch in tqdm(mine, desc="captioning", disable=not state.is_local_main_process):
-                captions = _caption(model, processor, dataset.select(batch), generate_kwargs)
-                for index, caption in zip(batch, captions, strict=True):
-                    file.write(json.dumps({"id": ids[index], "prediction": caption}) + "\n")
-                file.flush()
-        state.wait_for_everyone()
-        if state.is_main_process:
-            _join_parts(path, ids, dataset["captions"])
-        state.wait_for_everyone()
-    if not state.is_main_process:
-        return None
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line)["prediction"] for line in file]
 
+    def make(_: int, batch) -> list[dict[str, Any]]:
+        rows = dataset.select(batch)
+        captions = _caption(model, processor, rows, task, generate_kwargs)
+        pairs = zip(captions, rows["captions"], strict=True)
+        return [{"prediction": caption, "references": references} for caption, references in pairs]
 
-def join_processes() -> PartialState:
-    """The processes of a launcher; each has its own device.
-
-    Raises:
-        ValueError: if they do not see each other.
-    """
-    # Two CPU processes form one world only when asked not to look for an accelerator.
-    state = PartialState(cpu=not torch.cuda.is_available())
-    expected = int(os.environ.get("WORLD_SIZE", "1"))
-    if state.num_processes != expected:
-        raise ValueError(
-            f"the launcher started {expected} processes, but they see {state.num_processes}: every one would caption "
-            "everything. Start with `torchrun` or `accelerate launch --multi_gpu`."
-        )
-    return state
+    rows = write_rows(
+        path,
+        dataset["motion_id"],
+        length_batches(dataset, batch_size),
+        make,
+        settings=settings,
+        what="captions",
+        progress="captioning",
+    )
+    return None if rows is None else [row["prediction"] for row in rows]
 
 
 @torch.no_grad()
 def _caption(
-    model: GeoMotionGPTForCausalLM, processor: GeoMotionGPTProcessor, rows: HFDataset, generate_kwargs: dict[str, Any]
+    model: GeoMotionGPTForCausalLM,
+    processor: GeoMotionGPTProcessor,
+    rows: HFDataset,
+    task: str,
+    generate_kwargs: dict[str, Any],
 ) -> list[str]:
-    inputs = processor(motion=list(rows["motion"]), names=rows["motion_id"]).to(model.device)
+    inputs = processor(motion=list(rows["motion"]), names=rows["motion_id"], task=task).to(model.device)
     generated = model.generate(**inputs, **generate_kwargs)
     return processor.post_process_text(generated, inputs["input_ids"].shape[1])
 
 
-def _batches(dataset: HFDataset, batch_size: int) -> list[list[int]]:
+def length_batches(dataset: HFDataset, batch_size: int) -> list[list[int]]:
     """Rows of similar length, the longest first: what does not fit into memory fails at once."""
     lengths = motion_lengths(dataset)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
@@ -151,63 +119,13 @@ def data_hash(dataset: HFDataset) -> str:
     return digest.hexdigest()
 
 
-def _processor_hash(processor: GeoMotionGPTProcessor) -> str:
-    """Statistics, vocabulary and prompts."""
-    extractor = processor.feature_extractor
-    parts = [extractor.mean, extractor.std, processor.tokenizer.backend_tokenizer.to_str(), TASK_PROMPTS]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _claim(path: Path, settings: dict[str, Any]) -> None:
-    """Notes whose captions these are, or refuses where others lie."""
-    note = path.with_name(f"{path.name}.settings.json")
-    if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8"))
-        different = [key for key, value in settings.items() if found.get(key) != json.loads(json.dumps(value))]
-        if different:
-            raise ValueError(
-                f"{path}: the captions there were made with another {', '.join(different)}; remove them or name "
-                "another output."
-            )
-    elif path.exists() or list(path.parent.glob(f"{path.name}.*.part")):
-        raise ValueError(f"{path}: there are captions of unknown origin; remove them or name another output.")
-    else:
-        save_json(settings, note)
-
-
-def _read_parts(path: Path) -> dict[str, str]:
-    """Captions of all processes of all runs so far; a line that a kill cut short is cut off."""
-    done: dict[str, str] = {}
-    for part in sorted(path.parent.glob(f"{path.name}.*.part")):
-        raw = part.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if PartialState().is_main_process and len(whole) < len(raw):
-            os.truncate(part, len(whole))
-        rows = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
-        done.update({row["id"]: row["prediction"] for row in rows})
-    return done
-
-
-def _join_parts(path: Path, ids: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    done = _read_parts(path)
-    missing = [motion_id for motion_id in ids if motion_id not in done]
-    if missing:
-        raise ValueError(
-            f"{path}: captions of {len(missing)} motions are gone ({missing[0]} ...). Does another run write there?"
-        )
-    rows = [
-        {"id": motion_id, "prediction": done[motion_id], "references": group}
-        for motion_id, group in zip(ids, references, strict=True)
+def processor_hash(processor: GeoMotionGPTProcessor, task: str) -> str:
+    """SHA-256 over statistics, vocabulary and the prompts of a task."""
+    extractor, asked = processor.feature_extractor, get_task(task)
+    parts = [
+        extractor.mean,
+        extractor.std,
+        processor.tokenizer.backend_tokenizer.to_str(),
+        [asked.wordings[0], *asked.timed_wordings[:1]],
     ]
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _remove_parts(path)
-
-
-def _remove_parts(path: Path) -> None:
-    for part in path.parent.glob(f"{path.name}.*.part"):
-        part.unlink()
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -115,6 +115,20 @@ def acceleration_error(joints: ArrayLike, target: ArrayLike, representation: str
     return float(np.linalg.norm(second, axis=-1).mean() * MILLIMETRES_PER_METRE)
 
 
+def joint_displacements(joints: ArrayLike, representation: str = "humanml3d") -> np.ndarray:
+    """How far the joint that moves furthest goes from each frame to the next, (frames - 1,) in millimetres.
+
+    Args:
+        joints: (frames, J, 3), at least 2 frames.
+        representation: of the joints.
+
+    Raises:
+        ValueError: for a wrong shape, NaN, or too few frames.
+    """
+    steps = np.diff(_to_metres(joints, representation, min_frames=2), axis=0)
+    return np.linalg.norm(steps, axis=-1).max(axis=1) * MILLIMETRES_PER_METRE
+
+
 def evaluate_physics(clips: Sequence[ArrayLike], representation: str = "humanml3d") -> dict[str, float]:
     """The measures that need no ground truth, as means over clips.
 

@@ -20,7 +20,7 @@ from ..data.training_sets import drop_short_motions, normalised_clips
 from ..models.geometry import codebook_geometry
 from ..models.motion_representation import features_to_joints, get_motion_representation
 from .attributes import AttributeReader, attribute_accuracy, shown_attributes
-from .captioner import data_hash, join_processes, motion_lengths, weights_hash, write_captions
+from .captioner import data_hash, motion_lengths, weights_hash, write_captions
 from .captioning import caption_protocol, caption_scores
 from .physics import evaluate_physics
 from .predictions import select_references
@@ -28,6 +28,7 @@ from .probes import run_probes
 from .reconstruction import reconstruct_clips, reconstruction_metrics
 from .report import draw_plots, write_report
 from .results import make_result, save_json
+from .resumable import join_processes
 from .semantics import DIVERSITY_PAIRS, Evaluator
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def evaluate_model(
     if evaluator is not None:
         evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     output.mkdir(parents=True, exist_ok=True)
-    decoding = {"num_beams": num_beams, "do_sample": False}
+    decoding: dict[str, Any] = {"num_beams": num_beams, "do_sample": False}
     decoding |= {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     captions = write_captions(model, processor, dataset, output / PREDICTIONS, batch_size=batch_size, **decoding)
     if captions is None:
@@ -188,13 +189,14 @@ def evaluate_model(
         model={"name": str(model_name), "sha256": weights_hash(model), "parameters": model.num_parameters()},
         data=population.name_data(dataset),
         protocol={
+            "task": "motion-to-text",
             "direction": "motion-to-text; R-precision in both directions",
             "population": population.describe(dataset, {"shorter than one motion code": too_short}),
             **captioning.describe(),
             "empty_predictions": sum(not caption.strip() for caption in captions),
-            "decoding": {**_decoding_of(model), **decoding, "batch_size": batch_size},
-            **_describe_evaluator(evaluator, len(dataset), len(dataset)),
-            **_describe_labels(references, reader),
+            "decoding": {**decoding_of(model), **decoding, "batch_size": batch_size},
+            **describe_evaluator(evaluator, len(dataset), len(dataset)),
+            **describe_labels(references, reader),
         },
         metrics=metrics,
     )
@@ -243,19 +245,12 @@ def evaluate_motions(
     motions = [extractor.to_features(clip, str(group[0])) for clip, group in zip(given, paths, strict=True)]
     evaluator.check([str(group[0]) for group in paths], [len(motion) for motion in motions])
     evaluator.check(ids, motion_lengths(population.dataset))
-    labels = None if reader is None else pair_labels(dataset["captions"], reader)
-    texts = [group[:1] for group in _embed_references(evaluator, dataset)]
-    embeddings, real = evaluator.embed_motions(motions), _embed_real(evaluator, population.dataset)
-    metrics: dict[str, Any] = dict(evaluator.score_pairs(texts, embeddings, labels=labels))
-    truth = evaluator.score_pairs(texts, real[rows], labels=labels)
-    metrics |= evaluator.score_distribution(embeddings, real) | _prefixed("ground_truth", truth)
-    if numbers != {1}:
-        others = [[extractor.to_features(_read_motion(path), str(path)) for path in group[1:]] for group in paths]
-        repeated = [evaluator.embed_motions(group) for group in zip(*others, strict=True)]
-        metrics |= evaluator.score_generations(np.stack([embeddings, *repeated], axis=1))
+    metrics = measure_motions(motions, population.dataset, evaluator, rows=rows, reader=reader)
     # Joints as they were given: features stand on the ground and have the representation's bone lengths.
-    metrics |= _physics(given, population.representation)
-    metrics |= _prefixed("ground_truth", _physics(_motions(dataset), population.representation))
+    metrics |= compare_physics(given, motions_of(dataset), population.representation)
+    if numbers != {1}:
+        repeated = [[extractor.to_features(_read_motion(path), str(path)) for path in group] for group in paths]
+        metrics |= score_repeated(repeated, evaluator)
     unknown = sorted(set(files) - set(ids))
     for what, names in (("motions of the split without a file", set(ids) - set(files)), ("other files", unknown)):
         if names:
@@ -265,6 +260,7 @@ def evaluate_motions(
         model={"name": folder.name, "sha256": _files_hash(sorted(path for group in paths for path in group))},
         data=population.name_data(population.dataset),
         protocol={
+            "task": "text-to-motion",
             "direction": "text-to-motion; R-precision in both directions",
             "captions": "the first of each motion, which the motions must have been made from",
             "population": {
@@ -273,11 +269,66 @@ def evaluate_motions(
                 "files_of_no_motion": len(unknown),
                 "motions_a_caption": numbers.pop(),
             },
-            **_describe_evaluator(evaluator, len(motions), len(real)),
-            **_describe_labels(dataset["captions"], reader),
+            **describe_evaluator(evaluator, len(motions), len(ids)),
+            **describe_labels(dataset["captions"], reader),
         },
         metrics=metrics,
     )
+
+
+def measure_motions(
+    motions: Sequence[np.ndarray],
+    real: HFDataset,
+    evaluator: Evaluator,
+    *,
+    rows: Sequence[int] | None = None,
+    reader: AttributeReader | None = None,
+    has_texts: bool = True,
+) -> dict[str, Any]:
+    """The semantic metrics of motions that were made, and of the real ones in their place.
+
+    Args:
+        motions: features (frames, F) each, not normalised.
+        real: the motions of the population.
+        evaluator: whose space they are compared in.
+        rows: in which row of `real` each motion's text stands; all in order by default.
+        reader: of attributes, for the label-aware R-precision.
+        has_texts: whether the motions were made from the first captions; without texts there are FID and Diversity.
+    """
+    rows = range(len(real)) if rows is None else rows
+    dataset = real.select(rows)
+    embeddings, real_embeddings = evaluator.embed_motions(motions), _embed_real(evaluator, real)
+    own_embeddings = real_embeddings[list(rows)]
+    metrics: dict[str, Any] = {}
+    if has_texts:
+        labels = None if reader is None else pair_labels(dataset["captions"], reader)
+        texts = [group[:1] for group in _embed_references(evaluator, dataset)]
+        metrics |= evaluator.score_pairs(texts, embeddings, labels=labels)
+        metrics |= prefixed("ground_truth", evaluator.score_pairs(texts, own_embeddings, labels=labels))
+    return {
+        **metrics,
+        **evaluator.score_distribution(embeddings, real_embeddings),
+        **evaluator.score_halves(embeddings, own_embeddings),
+    }
+
+
+def score_repeated(motions: Sequence[Sequence[np.ndarray]], evaluator: Evaluator) -> dict[str, Any]:
+    """MultiModality of motions (features) of which each text has several."""
+    samples = [evaluator.embed_motions(group) for group in zip(*motions, strict=True)]
+    return evaluator.score_generations(np.stack(samples, axis=1))
+
+
+def compare_physics(
+    motions: Sequence[np.ndarray], real: Sequence[np.ndarray], representation: str
+) -> dict[str, float | None]:
+    """Physics of motions beside that of real ones, features or joints, and how much more the feet slide."""
+    made, truth = _physics(motions, representation), _physics(real, representation)
+    slid, really = made["foot_skating_ratio"], truth["foot_skating_ratio"]
+    return {
+        **made,
+        "foot_skating_over_ground_truth": slid / really if really else None,
+        **prefixed("ground_truth", truth),
+    }
 
 
 def evaluate_probes(
@@ -304,7 +355,7 @@ def evaluate_probes(
     metrics = run_probes(
         evaluator.embed_motions,
         lambda captions: evaluator.embed_texts(captions, [tokens.get(caption, ()) for caption in captions]),
-        _motions(dataset),
+        motions_of(dataset),
         [group[0] for group in references],
         labels=None if reader is None else pair_labels(references, reader),
         caption_scorer=lambda captions: captioning.score(captions, references),
@@ -314,8 +365,8 @@ def evaluate_probes(
         seed=evaluator.seed,
     )
     protocol = {
-        **_describe_evaluator(evaluator, len(dataset), len(dataset)),
-        **_describe_labels(references, reader),
+        **describe_evaluator(evaluator, len(dataset), len(dataset)),
+        **describe_labels(references, reader),
         "last_pool": "smaller",
         "replications": 1,
         "intervals": "none",
@@ -365,8 +416,8 @@ def evaluate_retrieval(
             "population": population.describe(dataset),
             "near_identical": "cosine of bags of words above 0.9" if reader is None else "equal labels",
             "small_batches": "one draw of pools, the rest dropped (TMR, protocol d)",
-            **_describe_evaluator(evaluator, len(dataset), len(dataset)),
-            **_describe_labels(references, reader),
+            **describe_evaluator(evaluator, len(dataset), len(dataset)),
+            **describe_labels(references, reader),
         },
         metrics={
             **evaluator.score_pairs(texts, motions, labels=labels),
@@ -390,7 +441,7 @@ def _text_metrics(
     motions = _embed_real(evaluator, dataset)
     said = [row[None] for row in evaluator.embed_texts(captions)]
     truth = evaluator.score_pairs(_embed_references(evaluator, dataset), motions, labels=labels)
-    return {**evaluator.score_pairs(said, motions, labels=labels), **_prefixed("ground_truth", truth)}
+    return {**evaluator.score_pairs(said, motions, labels=labels), **prefixed("ground_truth", truth)}
 
 
 def _motion_metrics(
@@ -400,12 +451,13 @@ def _motion_metrics(
     tokenizer, extractor = model.motion_tokenizer, processor.feature_extractor
     reconstruction = reconstruct_clips(tokenizer, extractor, normalised_clips(dataset, extractor))
     metrics: dict[str, Any] = reconstruction_metrics(reconstruction, tokenizer, extractor.representation)
-    metrics |= _prefixed("reconstruction", _physics(reconstruction.features, extractor.representation))
-    metrics |= _prefixed("ground_truth", _physics(reconstruction.targets, extractor.representation))
-    metrics |= _prefixed("language_model", codebook_geometry(model.motion_codebook.weight))
+    metrics |= prefixed("reconstruction", _physics(reconstruction.features, extractor.representation))
+    metrics |= prefixed("ground_truth", _physics(reconstruction.targets, extractor.representation))
+    metrics |= prefixed("language_model", codebook_geometry(model.motion_geometry()))
     if evaluator is not None:
         back, real = (evaluator.embed_motions(clips) for clips in (reconstruction.features, reconstruction.targets))
         metrics |= evaluator.score_distribution(back, real, "reconstruction_")
+        metrics |= prefixed("reconstruction", evaluator.score_halves(back, real))
     return metrics
 
 
@@ -418,10 +470,10 @@ def _embed_references(evaluator: Evaluator, dataset: HFDataset) -> list[np.ndarr
 
 
 def _embed_real(evaluator: Evaluator, dataset: HFDataset) -> np.ndarray:
-    return evaluator.embed_motions(_motions(dataset), dataset["motion_id"])
+    return evaluator.embed_motions(motions_of(dataset), dataset["motion_id"])
 
 
-def _motions(dataset: HFDataset) -> list[np.ndarray]:
+def motions_of(dataset: HFDataset) -> list[np.ndarray]:
     return [motion for rows in dataset.select_columns(["motion"]).iter(100) for motion in rows["motion"]]
 
 
@@ -444,20 +496,20 @@ def _word_overlap(captions: Sequence[str]) -> np.ndarray:
     return rows @ rows.T
 
 
-def _describe_evaluator(evaluator: Evaluator | None, num_motions: int, num_real: int) -> dict[str, Any]:
+def describe_evaluator(evaluator: Evaluator | None, num_motions: int, num_real: int) -> dict[str, Any]:
     if evaluator is None:
         return {}
     return {**evaluator.protocol, **evaluator.describe_distribution(num_motions, num_real)}
 
 
-def _describe_labels(references: Sequence[Sequence[str]], reader: AttributeReader | None) -> dict[str, Any]:
+def describe_labels(references: Sequence[Sequence[str]], reader: AttributeReader | None) -> dict[str, Any]:
     if reader is None:
         return {}
     unread = sum(label[0] == _UNREAD for label in pair_labels(references, reader))  # type: ignore[index]
     return {"labels": list(reader.names), "motions_without_label": unread}
 
 
-def _decoding_of(model: PreTrainedModel) -> dict[str, Any]:
+def decoding_of(model: PreTrainedModel) -> dict[str, Any]:
     """What the model's generation configuration says about decoding, token ids and bookkeeping left out."""
     settings = model.generation_config.to_diff_dict()
     return {
@@ -478,7 +530,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _prefixed(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def prefixed(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
 

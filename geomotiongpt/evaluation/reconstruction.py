@@ -156,22 +156,47 @@ def reconstruction_errors(features: np.ndarray, target: np.ndarray, representati
         after the best similarity transform of each frame; `acceleration_error_mm_per_frame2`: of their accelerations
         in the world.
     """
-    facts = get_motion_representation(representation)
-    to_mm = facts.unit_in_metres * MILLIMETRES_PER_METRE
-    difference = np.asarray(features, np.float64) - np.asarray(target, np.float64)
-    positions = difference[:, facts.feature_slices["positions"]].reshape(len(difference), -1, 3)
-    positions[..., 1] -= difference[:, facts.feature_slices["root_height"]]
-    world, world_target = (
-        features_to_joints(np.asarray(rows, np.float64), representation) for rows in (features, target)
-    )
+    local, world, world_target = _compare(features, target, representation)
+    to_mm = get_motion_representation(representation).unit_in_metres * MILLIMETRES_PER_METRE
     return {
-        "joint_error_mm": float(np.linalg.norm(positions, axis=-1).mean() * to_mm),
+        "joint_error_mm": float(local.mean()),
         "mpjpe_mm": float(np.linalg.norm(world - world_target, axis=-1).mean() * to_mm),
         "pa_mpjpe_mm": float(
             np.linalg.norm(procrustes_align(world, world_target) - world_target, axis=-1).mean() * to_mm
         ),
         "acceleration_error_mm_per_frame2": acceleration_error(world, world_target, representation),
     }
+
+
+def frame_errors(features: np.ndarray, target: np.ndarray, representation: str) -> tuple[np.ndarray, np.ndarray]:
+    """How far each frame of a clip is from what it should be: mean distance of its joints, in millimetres.
+
+    Args:
+        features: (frames, F), not normalised.
+        target: (frames, F), not normalised.
+        representation: their representation.
+
+    Returns:
+        (frames,) relative to the root as `joint_error_mm` is, and (frames,) in the world as `mpjpe_mm` is.
+    """
+    local, world, world_target = _compare(features, target, representation)
+    to_mm = get_motion_representation(representation).unit_in_metres * MILLIMETRES_PER_METRE
+    return local.mean(axis=-1), np.linalg.norm(world - world_target, axis=-1).mean(axis=-1) * to_mm
+
+
+def _compare(
+    features: np.ndarray, target: np.ndarray, representation: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Joints 1.. against their targets relative to the root, (frames, J - 1) in millimetres; and both in the world."""
+    facts = get_motion_representation(representation)
+    difference = np.asarray(features, np.float64) - np.asarray(target, np.float64)
+    positions = difference[:, facts.feature_slices["positions"]].reshape(len(difference), -1, 3)
+    positions[..., 1] -= difference[:, facts.feature_slices["root_height"]]
+    local = np.linalg.norm(positions, axis=-1) * (facts.unit_in_metres * MILLIMETRES_PER_METRE)
+    world, world_target = (
+        features_to_joints(np.asarray(rows, np.float64), representation) for rows in (features, target)
+    )
+    return local, world, world_target
 
 
 def procrustes_align(joints: np.ndarray, target: np.ndarray) -> np.ndarray:

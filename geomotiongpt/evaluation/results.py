@@ -13,7 +13,14 @@ import torch
 from huggingface_hub import EvalResult
 
 SCHEMA_VERSION = 1
-_TASK = ("motion-to-text", "Motion captioning")
+_TASK_NAMES = {
+    "motion-to-text": "Motion captioning",
+    "text-to-motion": "Text to motion",
+    "motion-prediction": "Motion prediction",
+    "motion-in-between": "Motion in-betweening",
+    "motion-duration": "Motion duration",
+}
+_OF_EVALUATOR = ("mm_dist", "fid", "fid_of_halves", "fid_over_floor", "diversity", "multimodality")
 
 
 def make_result(
@@ -92,20 +99,20 @@ def format_score(value: Any) -> str:
 def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
     """Entries of a model card's model-index, one for each metric of the model that has a value.
 
-    Those of ground truth and the floors of FID are no metrics of the model. `metric_config` says by which convention
+    Those of ground truth and the floor of FID are no metrics of the model. `metric_config` says by which convention
     or evaluator a metric was taken.
 
     Args:
         result: in the common schema.
         data_name: of the data set measured on.
     """
-    task, task_name = _TASK
     protocol = result["protocol"]
+    task = protocol.get("task", "motion-to-text")
     values = {key: value["mean"] if isinstance(value, Mapping) else value for key, value in result["metrics"].items()}
     return [
         EvalResult(
             task_type=task,
-            task_name=task_name,
+            task_name=_TASK_NAMES[task],
             dataset_type="motion",
             dataset_name=data_name,
             dataset_split=protocol.get("population", {}).get("split"),
@@ -114,14 +121,14 @@ def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
             metric_config=_metric_config(key, protocol),
         )
         for key, value in values.items()
-        if value is not None and not key.startswith("ground_truth_") and not key.endswith("_floor")
+        if value is not None and not key.startswith("ground_truth_") and key != "fid_floor"
     ]
 
 
 def _metric_config(metric: str, protocol: Mapping[str, Any]) -> str | None:
     if metric.startswith(("bleu_", "rouge_", "cider")) and "convention" in protocol:
         return f"{protocol['convention']}, references {protocol['reference_policy']}"
-    if "evaluator_sha256" in protocol and ("_r_at_" in metric or metric.endswith(("mm_dist", "fid", "diversity"))):
+    if "evaluator_sha256" in protocol and ("_r_at_" in metric or metric.endswith(_OF_EVALUATOR)):
         return f"evaluator {protocol['evaluator_sha256'][:12]}"
     return None
 

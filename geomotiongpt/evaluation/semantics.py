@@ -1,5 +1,6 @@
 """Semantic metrics of a set of pairs in an evaluator's space, over replications."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from .retrieval import mm_dist, r_precision, tmr_protocols
 
 DIVERSITY_PAIRS = 300
 MULTIMODALITY_PAIRS = 10
+MULTIMODALITY_TEXTS = 100
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,25 @@ class Evaluator:
             "ground_truth_diversity", lambda seed: diversity(real, num_pairs=num_pairs, seed=seed)
         )
         return floor | spread
+
+    def score_halves(self, motions: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+        """FID at the size of its floor, where a quotient of the two means something.
+
+        In each replication one half of the real motions is drawn. `fid_of_halves` is the distance of what was made of
+        it from the other half, and `fid_over_floor` that distance over the one between the two real halves.
+
+        Args:
+            motions: (N, E), each made of the text of the real motion in the same row.
+            real: (N, E).
+        """
+
+        def measure(seed: int) -> dict[str, float]:
+            order = np.random.default_rng(seed).permutation(len(real))
+            first, second = order[: len(real) // 2], order[len(real) // 2 :]
+            distance, floor = (frechet_distance(rows[first], real[second]) for rows in (motions, real))
+            return {"fid_of_halves": distance, "fid_over_floor": distance / floor if floor else math.inf}
+
+        return replicate(measure, replications=self.replications, seed=self.seed)
 
     def score_generations(self, generations: np.ndarray) -> dict[str, Any]:
         """MultiModality of (texts, generations, E); pairs as many as generations, at most the published 10."""

@@ -2,6 +2,8 @@
 
 from transformers import PreTrainedConfig
 
+from .geometry import check_geometric_constraint
+
 
 class MotionTokenizerConfig(PreTrainedConfig):
     """Everything the weights of a `MotionTokenizer` need, with the published sizes as defaults.
@@ -17,7 +19,11 @@ class MotionTokenizerConfig(PreTrainedConfig):
         gumbel_temperature: tau of the Gumbel-Softmax at the end of training; schedules multiply it.
         gumbel_noise: scale of the Gumbel noise by which training samples codes (1: samples of softmax(logits), as in
             the paper; 0: the plain straight-through argmax).
-        orthonormality_weight: lambda_ortho, weight of ||G - I||_F^2 (the sum over all entries).
+        geometric_constraint: what the codebook is held to: "orthonormal" (the paper's ||G - I||_F^2), "decorrelation",
+            "whitening", "spectral", "pairwise_cosine", "cluster" or "none" (see `geometric_loss`).
+        spectral_form: "log_determinant" or "condition_number"; only for "spectral".
+        num_code_clusters: how many clusters of codes, orthonormal to each other and free within; only for "cluster".
+        orthonormality_weight: lambda_ortho, weight of the constraint (||G - I||_F^2 is the sum over all entries).
         utilisation_weight: lambda_util, weight of -H(q) in nats.
         utilisation_estimate: what the code usage q is the mean of: "softmax", softmax(logits) at temperature 1, or
             "assignment", the codes that training assigns, straight through. Soft usage can be balanced while few codes
@@ -38,6 +44,9 @@ class MotionTokenizerConfig(PreTrainedConfig):
     dilation_growth_rate: int = 3
     gumbel_temperature: float = 0.4
     gumbel_noise: float = 1.0
+    geometric_constraint: str = "orthonormal"
+    spectral_form: str = "log_determinant"
+    num_code_clusters: int = 8
     orthonormality_weight: float = 1e-2
     utilisation_weight: float = 0.05
     utilisation_estimate: str = "softmax"
@@ -55,6 +64,9 @@ class MotionTokenizerConfig(PreTrainedConfig):
             raise ValueError(f"utilisation_estimate is {self.utilisation_estimate!r}; use 'softmax' or 'assignment'.")
         if self.gumbel_noise < 0:
             raise ValueError(f"gumbel_noise is {self.gumbel_noise}; it must not be negative.")
+        check_geometric_constraint(
+            self.geometric_constraint, self.spectral_form, self.num_code_clusters, self.num_codes
+        )
 
     def to_dict(self) -> dict:
         """As in `PreTrainedConfig`; `auto_map` holds plain class references."""

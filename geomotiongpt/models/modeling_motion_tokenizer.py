@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
-from .geometry import orthonormality_loss, usage_statistics
+from .geometry import equal_clusters, geometric_loss, usage_statistics
 from .strict_loading import StrictLoadingMixin
 
 _USAGE_FLOOR = 1e-10
@@ -57,7 +57,7 @@ class MotionTokenizerOutput(ModelOutput):
     Args:
         loss: reconstruction_loss + lambda_ortho * orthonormality_loss + lambda_util * utilisation_loss.
         reconstruction_loss: L_rec, mean over valid frames and features.
-        orthonormality_loss: ||G - I||_F^2, unweighted.
+        orthonormality_loss: what the geometric constraint costs, unweighted: ||G - I||_F^2 by default.
         utilisation_loss: -H(q), unweighted, in nats.
         perplexity: of the codes of this batch (argmax, no noise).
         dead_codes: how many codes this batch does not use.
@@ -190,18 +190,23 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
     L_DVQ = L_rec + lambda_ortho ||G - I||_F^2 + lambda_util (-H(q)), with G the Gram matrix of the row-normalised
     codebook and q the code usage: the mean, over the valid latent frames of all processes, of softmax(logits) at
     temperature 1 or, with `utilisation_estimate="assignment"`, of the straight-through assignments y. Under gradient
-    accumulation q is taken per micro-batch.
+    accumulation q is taken per micro-batch. `config.geometric_constraint` can put another loss of the codebook in the
+    place of ||G - I||_F^2.
     """
 
     config_class = MotionTokenizerConfig
     base_model_prefix = "motion_tokenizer"
     main_input_name = "motion_values"
 
+    code_clusters: Tensor | None  # (num_codes,) long, the cluster of each code; only for the constraint "cluster"
+
     def __init__(self, config: MotionTokenizerConfig):
         super().__init__(config)
         self.encoder = MotionEncoder(config)
         self.decoder = MotionDecoder(config)
         self.codebook = nn.Embedding(config.num_codes, config.code_dim)
+        has_clusters = config.geometric_constraint == "cluster"
+        self.register_buffer("code_clusters", torch.empty(config.num_codes).long() if has_clusters else None)
         # Set by callbacks from the global step; a fresh or reloaded model is at its configured values.
         self.gumbel_temperature_multiplier = 1.0
         self.orthonormality_weight_multiplier = 1.0
@@ -219,6 +224,17 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             # Orthogonal codes of length sqrt(D): entries of unit size, and the smallest Gram error from the start.
             init.orthogonal_(module.weight, gain=self.config.code_dim**0.5)
+        elif module is self and self.code_clusters is not None:
+            init.copy_(self.code_clusters, equal_clusters(self.config.num_codes, self.config.num_code_clusters))
+
+    def geometric_loss(self) -> Tensor:
+        """What the configured constraint costs the codebook, unweighted."""
+        return geometric_loss(
+            self.codebook.weight,
+            self.config.geometric_constraint,
+            spectral_form=self.config.spectral_form,
+            clusters=self.code_clusters,
+        )
 
     def encode(self, motion_values: Tensor, motion_mask: Tensor | None = None) -> MotionTokenizerEncoderOutput:
         """Codes of a batch of motions: the argmax of the encoder's logits.
@@ -316,7 +332,7 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         self, reconstruction: Tensor, logits: Tensor, assignment: Tensor, code_mask: Tensor
     ) -> dict[str, Tensor]:
         """L_DVQ and its parts."""
-        orthonormality = orthonormality_loss(self.codebook.weight)
+        orthonormality = self.geometric_loss()
         orthonormality_weight = self.config.orthonormality_weight * self.orthonormality_weight_multiplier
         utilisation = self._utilisation_loss(logits, assignment, code_mask)
         total = reconstruction + orthonormality_weight * orthonormality + self.config.utilisation_weight * utilisation

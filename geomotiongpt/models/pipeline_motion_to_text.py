@@ -35,7 +35,7 @@ class MotionToTextPipeline(Pipeline):
         """Reads and checks one motion."""
         name = "motion"
         if isinstance(motion, (str, Path)):
-            name, motion = str(motion), _read_motion(Path(motion))
+            name, motion = str(motion), read_motion(Path(motion))
         return {"motion": [self.processor.feature_extractor.to_features(motion, name)], "name": [name]}
 
     def _forward(self, model_inputs: dict[str, list], **generate_kwargs) -> dict[str, list]:
@@ -53,7 +53,13 @@ class MotionToTextPipeline(Pipeline):
         return {"generated_text": texts if isinstance(texts, str) else texts[0]}
 
 
-def _read_motion(path: Path) -> np.ndarray:
+def read_motion(path: Path) -> np.ndarray:
+    """An array from a `.npy` file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no array of numbers.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such motion file.")
     try:

@@ -64,6 +64,8 @@ class MotionTokenizerTrainingArguments(_RunArguments):
         temperature_hold_ratio (`float`, defaults to 0.6): share of the steps before tau starts to fall.
         temperature_end_ratio (`float`, defaults to 0.8): share of the steps after which tau has arrived.
         orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda_ortho grows from 0.
+        orthonormality_schedule (`list[list[float]]`, *optional*): any other course of lambda_ortho, as points [share
+            of the steps, multiplier], straight between them and constant before and after.
     """
 
     muon_learning_rate: float | None = field(default=None)
@@ -74,12 +76,18 @@ class MotionTokenizerTrainingArguments(_RunArguments):
     temperature_hold_ratio: float = field(default=0.6)
     temperature_end_ratio: float = field(default=0.8)
     orthonormality_warmup_ratio: float = field(default=0.0)
+    orthonormality_schedule: list[list[float]] | None = field(default=None)
 
 
 @dataclass
 class LanguageModelTrainingArguments(_RunArguments):
     """`TrainingArguments` of the second stage.
 
+    Parameters that control the tasks:
+        tasks (`dict[str, float]`, defaults to captioning alone): the weight of each task, see `task_prompts.TASKS`; a
+            training motion is a row of a task drawn by them. Evaluation, too, draws a task for each motion, always
+            the same one.
+        prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
     Parameters that control the data:
         code_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its first
             0, 1, ... frames, and an epoch draws one of the results: how the motion falls into codes varies.
@@ -91,15 +99,20 @@ class LanguageModelTrainingArguments(_RunArguments):
             and AdamW the rest at `learning_rate`; by default AdamW trains everything.
     Parameters that control the geometry:
         orthonormality_warmup_ratio (`float`, defaults to 0): share of the steps over which lambda' grows from 0.
+        orthonormality_schedule (`list[list[float]]`, *optional*): any other course of lambda', as points [share of the
+            steps, multiplier], straight between them and constant before and after.
     Parameters that control evaluation:
         num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
     """
 
     muon_learning_rate: float | None = field(default=None)
+    tasks: dict[str, float] = field(default_factory=lambda: {"motion-to-text": 1.0})
+    prompt_wordings: int | None = field(default=None)
     code_offsets: int = field(default=1)
     code_dropout: float = field(default=0.0)
     answer_dropout: float = field(default=0.0)
     orthonormality_warmup_ratio: float = field(default=0.0)
+    orthonormality_schedule: list[list[float]] | None = field(default=None)
     num_caption_samples: int = field(default=4)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,9 @@ from ..data.training_sets import MotionCaptionDataset, MotionWindowDataset
 from ..evaluation.reconstruction import evaluate_reconstruction
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.geometry import codebook_geometry, gram_matrix
-from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from ..models.modeling_motion_tokenizer import MotionTokenizer
+from ..models.motion_vocabulary import MotionVocabularyMixin
 from ..visualization.plots import plot_code_usage, plot_gram_matrix
-from .trainer import motion_codebook
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +40,38 @@ class EpochCallback(TrainerCallback):
 
 
 class OrthonormalLossCallback(TrainerCallback):
-    """Schedules lambda and reports the codebook's geometry in the log.
+    """Schedules lambda, whatever constraint it weighs, and reports the geometry of the motion embeddings in the log.
 
     The multiplier on the model's `orthonormality_weight` grows linearly from 0 to 1 over the first `warmup_ratio` of
-    the steps. At every log, ||G - I||_F^2, its excess over the Welch bound and the largest |cosine| are added.
+    the steps, or follows a `schedule`. At every log, ||G - I||_F^2, its excess over the Welch bound and the largest
+    |cosine| are added: of the codebook, or in a language model of the motion embeddings E.
 
     Args:
         warmup_ratio: share of the training steps; 0 keeps lambda constant.
+        schedule: points (share of the training steps, multiplier); linear between them, constant before the first and
+            after the last. Instead of a warm-up.
+
+    Raises:
+        ValueError: for an impossible share or multiplier, shares that do not rise, or a schedule beside a warm-up.
     """
 
-    def __init__(self, warmup_ratio: float = 0.0):
+    def __init__(self, warmup_ratio: float = 0.0, schedule: Sequence[Sequence[float]] | None = None):
         if not 0 <= warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is {warmup_ratio}; it is a share of the steps, between 0 and 1.")
-        self.warmup_ratio = warmup_ratio
+        if schedule is not None:
+            _check_schedule(schedule)
+            if warmup_ratio:
+                raise ValueError(
+                    f"a warm-up over {warmup_ratio} of the steps and a schedule are given; put the warm-up into the "
+                    f"schedule: [0, 0], [{warmup_ratio}, 1], ..."
+                )
+        self.warmup_ratio, self.schedule = warmup_ratio, schedule
 
     def multiplier(self, step: int, max_steps: int) -> float:
         """Of lambda at a step."""
+        if self.schedule is not None:
+            shares, multipliers = zip(*self.schedule, strict=True)
+            return float(np.interp(step / max(1, max_steps), shares, multipliers))
         warmup_steps = self.warmup_ratio * max_steps
         return min(1.0, step / warmup_steps) if warmup_steps else 1.0
 
@@ -64,7 +81,9 @@ class OrthonormalLossCallback(TrainerCallback):
 
     def on_log(self, args, state, control, model=None, logs=None, **kwargs):
         """Adds the geometry to what has just been logged."""
-        geometry = codebook_geometry(motion_codebook(model))
+        inner = _scheduled(model)
+        is_tokenizer = isinstance(inner, MotionTokenizer)
+        geometry = codebook_geometry(inner.codebook.weight if is_tokenizer else inner.motion_geometry())
         logs.update(geometry)
         state.log_history[-1].update(geometry)
 
@@ -174,11 +193,31 @@ class CaptionSamplesCallback(TrainerCallback):
                 logger.info("%s: %s (reference: %s)", self.motion_ids[index], caption, self.references[index][0])
 
 
+def _check_schedule(schedule: Sequence[Sequence[float]]) -> None:
+    """Refuses what is no list of (share, multiplier) with rising shares."""
+    wanted = "a schedule of lambda is a list of points [share of the steps, multiplier]"
+    if not schedule or any(
+        not isinstance(point, Sequence) or [type(value) in (int, float) for value in point] != [True, True]
+        for point in schedule
+    ):
+        raise ValueError(f"orthonormality_schedule is {schedule!r}; {wanted}, for example [[0, 0], [0.2, 1]].")
+    shares, multipliers = zip(*schedule, strict=True)
+    if not all(0 <= share <= 1 for share in shares) or any(a >= b for a, b in pairwise(shares)):
+        raise ValueError(
+            f"orthonormality_schedule has the shares {list(shares)}; {wanted}, shares rising from 0 to 1."
+        )
+    if not all(math.isfinite(multiplier) and multiplier >= 0 for multiplier in multipliers):
+        raise ValueError(
+            f"orthonormality_schedule has the multipliers {list(multipliers)}; {wanted}, multipliers finite and not "
+            "negative."
+        )
+
+
 def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
     return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
 
 
 def _scheduled(model: torch.nn.Module) -> torch.nn.Module:
     """The model that reads the multipliers, inside DistributedDataParallel or PEFT."""
-    kinds = (GeoMotionGPTForCausalLM, MotionTokenizer)
+    kinds = (MotionVocabularyMixin, MotionTokenizer)
     return next(module for module in model.modules() if isinstance(module, kinds))

@@ -8,7 +8,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,6 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset
-from ..models.geometry import orthonormality_loss
 from ..visualization.plots import plot_training_history
 from .optimizers import MuonAdamW
 
@@ -33,6 +32,7 @@ LOSS_PARTS = (
     "language_modeling_loss",
     "orthonormality_loss",
     "utilisation_loss",
+    "commitment_loss",
     "perplexity",
     "dead_codes",
 )
@@ -72,7 +72,8 @@ class MotionTrainer(ResumableTrainer):
     """Logs the parts of the loss, and how strongly each term pulls at the motion codebook.
 
     Beside `loss`, the log has the means (over steps and processes) of the parts in `LOSS_PARTS` that the model
-    returns, and at each logging step the norm of the codebook's gradient from the orthonormal term and from the rest.
+    returns, and at each logging step the norm of the codebook's gradient from the geometric constraint and from the
+    rest.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -135,14 +136,16 @@ class MotionTrainer(ResumableTrainer):
         return loss
 
     def _measure_codebook_gradients(self) -> None:
-        model = self.accelerator.unwrap_model(self.model)
+        model: Any = _without_adapters(self.accelerator.unwrap_model(self.model))
         codebook = motion_codebook(model)
         if codebook.grad is None:
             return
-        weight = model.config.orthonormality_weight * model.orthonormality_weight_multiplier
-        detached = codebook.detach().clone().requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(weight * orthonormality_loss(detached), detached)
+            constraint = model.geometric_loss()
+        gradient = torch.zeros_like(codebook)
+        if constraint.requires_grad:  # "none" pulls at nothing
+            weight = model.config.orthonormality_weight * model.orthonormality_weight_multiplier
+            (gradient,) = torch.autograd.grad(weight * constraint, codebook)
         self._gradient_norms = {
             "codebook_gradient_norm_orthonormality": gradient.norm().item(),
             "codebook_gradient_norm_task": (codebook.grad - gradient).norm().item(),

@@ -1,6 +1,6 @@
 """What the trainers read: windows, codes with captions, batches; every draw from the seed, the epoch and the item."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -9,13 +9,14 @@ from datasets import Array2D, Dataset, Features, List, Value
 
 from geomotiongpt import MotionFeatureExtractor
 from geomotiongpt.data.training_sets import (
-    CaptioningCollator,
     LengthGroupedSampler,
     MotionCaptionDataset,
+    MotionTaskCollator,
     MotionWindowDataset,
     drop_short_motions,
     normalised_clips,
 )
+from geomotiongpt.models.task_prompts import TASKS, MotionTaskExample
 
 FEATURES = Features(
     {"motion_id": Value("string"), "motion": Array2D((None, 263), "float32"), "captions": List(Value("string"))}
@@ -100,15 +101,65 @@ def test_training_draws_codes_and_captions_evaluation_takes_the_first():
         training.set_epoch(epoch)
         item = training[0]
         assert item == training[0] and item["name"] == "x"
-        seen.add((item["motion_codes"][0], item["text"]))
-    assert seen == {(code, caption) for code in (1, 2, 3) for caption in "ab"}
-    assert training[1] == {"motion_codes": [4], "text": "c", "name": "y", "draw": (0, 59, 1)}
+        example = item["example"]
+        seen.add((example.motion_codes[0], example.text, example.wording))
+    assert {drawn[:2] for drawn in seen} == {(code, caption) for code in (1, 2, 3) for caption in "ab"}
+    assert {drawn[2] for drawn in seen} == set(range(len(TASKS["motion-to-text"].wordings)))
+    item = MotionCaptionDataset(codes, captions, ["x", "y"], seed=0, num_wordings=1)[1]
+    assert item == {"example": MotionTaskExample("motion-to-text", "c", [4]), "name": "y", "draw": (0, 0, 1)}
     evaluation = MotionCaptionDataset(codes, captions, ["x", "y"], seed=None)
     evaluation.set_epoch(5)
     assert [evaluation[index] for index in range(len(evaluation))] == [
-        {"motion_codes": [1], "text": "a", "name": "x", "draw": None},
-        {"motion_codes": [4], "text": "c", "name": "y", "draw": None},
+        {"example": MotionTaskExample("motion-to-text", "a", [1]), "name": "x", "draw": None},
+        {"example": MotionTaskExample("motion-to-text", "c", [4]), "name": "y", "draw": None},
     ]
+
+
+def test_tasks_are_drawn_by_their_weights_and_cut_motions_within():
+    """Every task comes as often as asked; what is given of a motion leaves at least one code to answer with."""
+    weights = {"motion-to-text": 2, "text-to-motion": 1, "motion-prediction": 1, "motion-in-between": 1}
+    codes = [[list(range(length))] for length in (3, 5, 40)] * 400
+    items = MotionCaptionDataset(codes, [["a"]] * 1200, ["x"] * 1200, seed=0, tasks={**weights, "unconditional": 0})
+    examples = [items[index]["example"] for index in range(1200)]
+    shares = Counter(example.task for example in examples)
+    assert set(shares) == set(weights)
+    for name, weight in weights.items():
+        assert shares[name] / 1200 == pytest.approx(weight / 5, abs=0.04), name
+    cuts = defaultdict(set)
+    for example in examples:
+        assert example.text == (None if example.task.startswith(("motion-p", "motion-in")) else "a")
+        cuts[example.task].add((len(example.motion_codes), example.num_given_start, example.num_given_end))
+    assert {cut for cut in cuts["motion-prediction"] if cut[0] == 5} == {(5, start, 0) for start in (1, 2, 3, 4)}
+    wanted = {(5, start, end) for start in (1, 2, 3) for end in (1, 2, 3) if start + end < 5}
+    assert {cut for cut in cuts["motion-in-between"] if cut[0] == 5} == wanted
+    assert {cut[1:] for name in ("motion-to-text", "text-to-motion") for cut in cuts[name]} == {(0, 0)}
+    stated = [example.num_codes for example in examples if example.task == "text-to-motion"]
+    assert 0.4 < np.mean([number is None for number in stated]) < 0.6
+    assert {number for number in stated if number} == {3, 5, 40}
+    assert all(example.num_codes is None for example in examples if example.task == "motion-to-text")
+
+
+def test_evaluation_asks_each_motion_the_same_in_every_epoch():
+    tasks = {"motion-to-text": 1, "text-to-motion": 1}
+    items = MotionCaptionDataset([[[1, 2]]] * 50, [["a"]] * 50, ["x"] * 50, seed=None, tasks=tasks)
+    first = [items[index]["example"] for index in range(50)]
+    items.set_epoch(3)
+    assert [items[index]["example"] for index in range(50)] == first
+    assert {example.task for example in first} == set(tasks) and {example.wording for example in first} == {0}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"motion-to-music": 1}, "unknown task 'motion-to-music'; known tasks: motion-to-text, text-to-motion"),
+        ({"text-to-motion": -1}, "the weight of task 'text-to-motion' is -1; it must be 0 or more"),
+        ({"text-to-motion": float("nan")}, "is nan; it must be 0 or more"),
+        ({"text-to-motion": 0}, "no task has a weight above 0"),
+    ],
+)
+def test_mixtures_that_cannot_be_drawn_are_refused(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        MotionCaptionDataset([[[1]]], [["a"]], ["x"], seed=0, tasks=tasks)
 
 
 def test_grouped_order_has_every_motion_once_in_batches_of_similar_length_that_change_with_the_epoch():
@@ -129,10 +180,10 @@ def test_grouped_order_has_every_motion_once_in_batches_of_similar_length_that_c
 def test_collator_pads_on_the_right_and_labels_the_answer_alone(tiny_processor):
     tokenizer = tiny_processor.tokenizer
     items = [
-        {"motion_codes": [3, 1], "text": "a person jumps in place", "name": "x", "draw": None},
-        {"motion_codes": [0, 0, 5, 31], "text": "a man", "name": "y", "draw": None},
+        {"example": MotionTaskExample("motion-to-text", "a person jumps in place", [3, 1]), "name": "x", "draw": None},
+        {"example": MotionTaskExample("motion-to-text", "a man", [0, 0, 5, 31]), "name": "y", "draw": None},
     ]
-    batch = CaptioningCollator(tiny_processor)(items)
+    batch = MotionTaskCollator(tiny_processor)(items)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
     first_code = tokenizer.convert_tokens_to_ids("<motion_0>")
     for row, item in enumerate(items):
@@ -142,19 +193,24 @@ def test_collator_pads_on_the_right_and_labels_the_answer_alone(tiny_processor):
         assert (ids[length:] == tokenizer.pad_token_id).all() and (labels[length:] == -100).all()
         answer = labels[labels != -100]
         assert torch.equal(answer, ids[length - len(answer) : length])
-        assert tokenizer.decode(answer[:-1]).strip() == item["text"] and answer[-1] == tokenizer.eos_token_id
-        assert (ids[ids >= first_code] - first_code).tolist() == item["motion_codes"]
+        assert tokenizer.decode(answer[:-1]).strip() == item["example"].text and answer[-1] == tokenizer.eos_token_id
+        assert (ids[ids >= first_code] - first_code).tolist() == item["example"].motion_codes
     assert max(int(mask.sum()) for mask in batch["attention_mask"]) == batch["input_ids"].shape[1]
 
 
 def test_dropout_hides_codes_and_answer_tokens_of_the_input_alone(tiny_processor):
     """The shares asked for, drawn from the item's seed, epoch and index; labels and the prompt stay."""
+    text = "a person walks forward " * 4
     items = [
-        {"motion_codes": [3] * 60, "text": "a person walks forward " * 4, "name": str(row), "draw": (0, 0, row)}
+        {
+            "example": MotionTaskExample("motion-to-text", text, [3] * 60),
+            "name": str(row),
+            "draw": (0, 0, row),
+        }
         for row in range(20)
     ]
-    plain = CaptioningCollator(tiny_processor)(items)
-    collator = CaptioningCollator(tiny_processor, code_dropout=0.3, answer_dropout=0.5)
+    plain = MotionTaskCollator(tiny_processor)(items)
+    collator = MotionTaskCollator(tiny_processor, code_dropout=0.3, answer_dropout=0.5)
     dropped = collator(items)
     ids = tiny_processor.tokenizer.convert_tokens_to_ids
     is_code, is_answer = plain["input_ids"] == ids("<motion_3>"), plain["labels"] != -100
@@ -176,10 +232,11 @@ def test_dropout_hides_codes_and_answer_tokens_of_the_input_alone(tiny_processor
 
 def test_collator_names_the_motion_that_is_too_long(tiny_processor):
     items = [
-        {"motion_codes": [1] * length, "text": "a man", "name": f"clip {length}", "draw": None} for length in (2, 300)
+        {"example": MotionTaskExample("motion-to-text", "a man", [1] * length), "name": f"clip {length}", "draw": None}
+        for length in (2, 300)
     ]
     with pytest.raises(ValueError, match="clip 300 takes .* tokens, the language model 128"):
-        CaptioningCollator(tiny_processor)(items)
+        MotionTaskCollator(tiny_processor)(items)
 
 
 def test_clip_that_cannot_be_used_is_named():

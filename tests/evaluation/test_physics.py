@@ -11,6 +11,7 @@ from geomotiongpt.evaluation.physics import (
     foot_skating_ratio,
     ground_penetration,
     jerk,
+    joint_displacements,
 )
 
 REPRESENTATIONS = ["humanml3d", "kitml"]
@@ -166,3 +167,17 @@ def test_the_aggregate_names_the_clip_at_fault_and_refuses_none():
         evaluate_physics([standing(), standing(frames=3)])
     with pytest.raises(ValueError, match="no clips"):
         evaluate_physics([])
+
+
+# Displacements
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_the_displacement_is_that_of_the_joint_that_moves_furthest(representation):
+    facts = get_motion_representation(representation)
+    joints = standing(representation, frames=5)
+    joints[3:, 4, 0] += 0.03 / facts.unit_in_metres
+    joints[3:, 7, 2] -= 0.05 / facts.unit_in_metres
+    np.testing.assert_allclose(joint_displacements(joints, representation), [0, 0, 50, 0])
+    with pytest.raises(ValueError, match="2 or more frames"):
+        joint_displacements(joints[:1], representation)

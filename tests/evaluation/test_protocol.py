@@ -143,6 +143,9 @@ def test_real_motions_measured_as_generated_ones_are_ground_truth(motions, evalu
     assert metrics["fid"] == pytest.approx(0, abs=1e-9)
     assert metrics["text_to_motion_r_at_1"] == metrics["ground_truth_text_to_motion_r_at_1"]
     assert metrics["foot_skating_ratio"] == metrics["ground_truth_foot_skating_ratio"]
+    assert metrics["foot_skating_over_ground_truth"] == 1
+    assert metrics["fid_of_halves"] == pytest.approx(metrics["fid_floor"]) and metrics["fid_floor"]["mean"] > 0
+    assert metrics["fid_over_floor"] == pytest.approx({"mean": 1, "ci95": 0, "n": 3})
     assert "multimodality" not in metrics
     assert (said["without_a_file"], said["files_of_no_motion"], said["motions_a_caption"]) == (0, 1, 1)
 
@@ -272,7 +275,7 @@ def test_command_line_measures_a_model_and_updates_its_card(
     configs = {entry.metric_type: entry.metric_config for entry in entries}
     assert configs["cider"] == "coco, references first-three"
     assert configs["mm_dist"] == f"evaluator {result['protocol']['evaluator_sha256'][:12]}"
-    assert not any(name.startswith("ground_truth") or name.endswith("floor") for name in configs)
+    assert not any(name.startswith("ground_truth") or name == "fid_floor" for name in configs)
     assert "# A model" in card.read_text()
 
 

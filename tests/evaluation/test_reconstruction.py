@@ -10,6 +10,7 @@ from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenize
 from geomotiongpt.evaluation.reconstruction import (
     encode_clips,
     evaluate_reconstruction,
+    frame_errors,
     procrustes_align,
     reconstruct_clips,
     reconstruction_errors,
@@ -68,6 +69,20 @@ def test_an_error_in_half_of_the_frames_counts_half(representation, num_joints, 
     positions_of(features, representation)[::2] += [ten, 0, 0]
     local, world = joint_errors(features, target, representation)
     assert local == pytest.approx(5) and world == pytest.approx(5 * (num_joints - 1) / num_joints)
+
+
+@pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)
+def test_the_error_of_each_frame_stands_in_its_place(representation, num_joints, ten):
+    target = make_features(representation)
+    features = target.copy()
+    positions_of(features, representation)[10, 6, 0] += ten
+    local, world = frame_errors(features, target, representation)
+    assert local.nonzero()[0].tolist() == [10] and local[10] == pytest.approx(10 / (num_joints - 1))
+    assert world[10] == pytest.approx(10 / num_joints) and np.delete(world, 10).max() < 1e-9
+    features[20:, 1] += ten  # the root's velocity: in the world all that follows is off
+    local, world = frame_errors(features, target, representation)
+    assert local.nonzero()[0].tolist() == [10]
+    np.testing.assert_allclose(world[21:], 10 * np.arange(1, 10), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("representation", "num_joints", "ten"), SKELETONS)

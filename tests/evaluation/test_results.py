@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from geomotiongpt.evaluation import results
-from geomotiongpt.evaluation.results import git_commit, make_result, save_json
+from geomotiongpt.evaluation.results import eval_results, git_commit, make_result, save_json
 
 
 def test_a_result_holds_what_was_measured_how_and_in_what_environment(tmp_path):
@@ -68,3 +68,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         assert json.loads(path.read_text()) == {"value": 1} and list(tmp_path.iterdir()) == [path]
     save_json({"value": 2}, path)
     assert json.loads(path.read_text()) == {"value": 2} and list(tmp_path.iterdir()) == [path]
+
+
+def test_entries_of_a_card_are_of_the_task_and_the_model_alone():
+    metrics = {"fid": 3.0, "fid_floor": {"mean": 2.0, "ci95": 0.1, "n": 20}, "ground_truth_diversity": 5.0}
+    metrics |= {"fid_over_floor": {"mean": 1.5, "ci95": 0.1, "n": 20}, "foot_skating_over_ground_truth": None}
+    for task, name in (("text-to-motion", "Text to motion"), ("motion-to-text", "Motion captioning")):
+        protocol = {"task": task, "evaluator_sha256": "0123456789abcdef"}
+        entries = eval_results({"protocol": protocol, "metrics": metrics}, "data")
+        assert {entry.metric_type: entry.metric_value for entry in entries} == {"fid": 3.0, "fid_over_floor": 1.5}
+        assert {(entry.task_type, entry.task_name) for entry in entries} == {(task, name)}
+        assert {entry.metric_config for entry in entries} == {"evaluator 0123456789ab"}

@@ -1,4 +1,4 @@
-"""Geometry of a codebook and the frozen sparse projection."""
+"""Geometry of a codebook: Gram matrix, orthonormality, Welch bound, usage."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geomotiongpt import FrozenSparseProjection, gram_matrix, orthonormality_loss, welch_bound
+from geomotiongpt import gram_matrix, orthonormality_loss, welch_bound
 from geomotiongpt.models.geometry import codebook_geometry, usage_statistics
 
 
@@ -131,78 +131,3 @@ def test_usage_statistics_of_a_histogram():
     skewed = usage_statistics(torch.tensor([6, 2, 0]))
     assert skewed["perplexity"] == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
     assert usage_statistics(torch.tensor([0, 9]))["perplexity"] == 1
-
-
-# The frozen sparse projection
-
-
-@pytest.mark.parametrize(("code_dim", "embedding_dim"), [(1, 1), (20, 48), (48, 48), (512, 768)])
-def test_the_projection_is_a_zero_one_isometry(code_dim, embedding_dim):
-    matrix = FrozenSparseProjection(code_dim, embedding_dim, seed=3).matrix
-    assert matrix.shape == (embedding_dim, code_dim)
-    assert ((matrix == 0) | (matrix == 1)).all()
-    assert (matrix.sum(0) == 1).all() and (matrix.sum(1) <= 1).all()
-    assert torch.equal(matrix.T @ matrix, torch.eye(code_dim))
-
-
-def test_applying_the_projection_multiplies_by_its_matrix(codebook):
-    projection = FrozenSparseProjection(20, 48)
-    embeddings = projection(codebook)
-    assert torch.equal(embeddings, codebook @ projection.matrix.double().T)
-    assert torch.equal(projection.transpose(embeddings), codebook)
-    batch = codebook.view(2, 3, 4, 20)
-    assert torch.equal(projection(batch), embeddings.view(2, 3, 4, 48))
-    other = torch.randn(5, 48, dtype=torch.float64)
-    assert torch.equal(projection.transpose(other), other @ projection.matrix.double())
-
-
-def test_the_projection_preserves_the_geometry_of_the_codebook(codebook):
-    embeddings = FrozenSparseProjection(20, 48)(codebook)
-    torch.testing.assert_close(gram_matrix(embeddings), gram_matrix(codebook), rtol=0, atol=1e-14)
-    torch.testing.assert_close(embeddings.norm(dim=-1), codebook.norm(dim=-1))
-
-
-def test_the_seed_decides_which_dimensions_are_taken():
-    torch.manual_seed(0)
-    first = FrozenSparseProjection(20, 48, seed=7).indices
-    torch.manual_seed(1)
-    assert torch.equal(FrozenSparseProjection(20, 48, seed=7).indices, first)
-    assert not torch.equal(FrozenSparseProjection(20, 48, seed=8).indices, first)
-    assert not torch.equal(first, torch.arange(20)), "the dimensions are chosen at random"
-
-
-def test_drawing_the_projection_leaves_the_global_generator_alone():
-    state = torch.get_rng_state()
-    FrozenSparseProjection(20, 48, seed=7)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_the_projection_is_frozen_and_saved_as_drawn():
-    saved = FrozenSparseProjection(20, 48, seed=7)
-    assert not list(saved.parameters()) and list(saved.state_dict()) == ["indices"]
-    loaded = FrozenSparseProjection(20, 48, seed=8)
-    loaded.load_state_dict(saved.state_dict())
-    assert torch.equal(loaded.matrix, saved.matrix)
-
-
-def test_the_gradient_reaches_the_codes_through_the_projection(codebook):
-    projection = FrozenSparseProjection(20, 48)
-    codebook.requires_grad_()
-    weights = torch.randn(24, 48, dtype=torch.float64)
-    (projection(codebook) * weights).sum().backward()
-    assert torch.equal(codebook.grad, projection.transpose(weights))
-
-
-def test_the_projection_survives_a_cast_to_half_precision(codebook):
-    projection = FrozenSparseProjection(512, 768, seed=2)
-    expected = projection.indices.clone()
-    projection.to(torch.bfloat16)
-    assert projection.indices.dtype == torch.long and torch.equal(projection.indices, expected)
-    codes = torch.randn(3, 512, dtype=torch.bfloat16)
-    assert torch.equal(projection.transpose(projection(codes)), codes)
-    assert projection(codes).dtype == torch.bfloat16
-
-
-def test_codes_wider_than_the_embedding_are_refused():
-    with pytest.raises(ValueError, match="code_dim 49 does not fit into an embedding of 48"):
-        FrozenSparseProjection(49, 48)

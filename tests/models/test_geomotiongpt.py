@@ -387,10 +387,17 @@ def test_config_says_where_the_code_of_each_auto_class_is(tiny_model_folder):
     model_class = "modeling_geomotiongpt.GeoMotionGPTForCausalLM"
     assert config["auto_map"]["AutoModel"] == config["auto_map"]["AutoModelForCausalLM"] == model_class
     assert config["auto_map"]["AutoConfig"] == "configuration_geomotiongpt.GeoMotionGPTConfig"
-    pipeline = config["custom_pipelines"]["motion-to-text"]
-    assert pipeline["impl"] == "pipeline_motion_to_text.MotionToTextPipeline"
-    for module in ("modeling_geomotiongpt", "configuration_geomotiongpt", "pipeline_motion_to_text"):
-        assert (tiny_model_folder / f"{module}.py").is_file()
+    pipelines = {task: pipeline["impl"] for task, pipeline in config["custom_pipelines"].items()}
+    assert pipelines == {
+        "motion-to-text": "pipeline_motion_to_text.MotionToTextPipeline",
+        "text-to-motion": "pipeline_text_to_motion.TextToMotionPipeline",
+    }
+    for name in (
+        "modeling_geomotiongpt",
+        "configuration_geomotiongpt",
+        *(i.split(".")[0] for i in pipelines.values()),
+    ):
+        assert (tiny_model_folder / f"{name}.py").is_file()
     assert (tiny_model_folder / "generation_config.json").is_file()
 
 

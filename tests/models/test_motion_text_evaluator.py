@@ -328,8 +328,12 @@ def test_saved_evaluator_gives_the_same_embeddings(saved, clips):
     assert (reader.tagged, reader.feature_extractor.downsampling_factor) == (processor.tagged, 4)
     expected = model(**processor(clips, CAPTIONS), return_loss=False)
     output = loaded(**reader(clips, CAPTIONS), return_loss=False)
-    assert torch.equal(output.motion_embeds, expected.motion_embeds)
-    assert torch.equal(output.text_embeds, expected.text_embeds)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+    # Where weights lie in memory decides on some processors which kernel multiplies them, so that equal weights
+    # give outputs that are close and not always equal.
+    torch.testing.assert_close(output.motion_embeds, expected.motion_embeds, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.text_embeds, expected.text_embeds, rtol=1e-5, atol=1e-5)
     assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pkl"))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
+from geomotiongpt.models.geometry import GEOMETRIC_CONSTRAINTS, equal_clusters, geometric_loss
 
 LENGTHS = (8, 9, 15, 16, 23, 31, 40, 61, 64)
 
@@ -230,6 +231,30 @@ def test_the_orthonormality_loss_is_the_sum_over_the_gram_matrix(model):
     torch.testing.assert_close(model(make_clips((8,))[0][None]).orthonormality_loss, expected)
 
 
+@pytest.mark.parametrize("constraint", GEOMETRIC_CONSTRAINTS)
+def test_the_codebook_is_held_to_the_configured_constraint(constraint):
+    """Its value, its weight in the loss, and its pull at the codebook; "spectral" in the form that is no default."""
+    settings = {"geometric_constraint": constraint, "spectral_form": "condition_number", "num_code_clusters": 5}
+    model = make_tokenizer(**settings, orthonormality_weight=0.03, gumbel_noise=0.0).train()
+    with torch.no_grad():
+        model.codebook.weight.normal_()
+    codebook = model.codebook.weight.detach().clone().requires_grad_()
+    expected = geometric_loss(codebook, constraint, spectral_form="condition_number", clusters=equal_clusters(24, 5))
+    values, mask = pad(make_clips())
+    output = model(values, mask)
+    torch.testing.assert_close(output.orthonormality_loss.double(), expected.double())
+    torch.testing.assert_close(model.geometric_loss().double(), expected.double())
+    parts = output.reconstruction_loss + 0.05 * output.utilisation_loss
+    torch.testing.assert_close(output.loss, parts + 0.03 * expected)
+    (gradient,) = torch.autograd.grad(output.loss - parts, model.codebook.weight, allow_unused=True)
+    if constraint == "none":
+        assert expected == 0 and (gradient is None or not gradient.any())
+    else:
+        (wanted,) = torch.autograd.grad(0.03 * expected, codebook)
+        torch.testing.assert_close(gradient, wanted)
+        assert wanted.norm() > 1e-5
+
+
 def test_the_utilisation_loss_is_the_negative_entropy_of_the_mean_assignment_over_valid_codes(model):
     clips = make_clips()
     assignments = torch.cat([model.encode(clip[None]).logits[0].softmax(-1) for clip in clips])
@@ -320,12 +345,31 @@ def test_every_setting_survives_saving(tmp_path):
         "num_features": 251, "num_codes": 6, "code_dim": 7, "hidden_size": 8, "num_downsampling_layers": 2,
         "num_residual_layers": 1, "dilation_growth_rate": 2, "gumbel_temperature": 0.9, "gumbel_noise": 0.1,
         "orthonormality_weight": 0.2, "utilisation_weight": 0.3, "utilisation_estimate": "assignment",
-        "position_weight": 5.0, "root_weight": 6.0,
+        "position_weight": 5.0, "root_weight": 6.0, "geometric_constraint": "cluster",
+        "spectral_form": "condition_number", "num_code_clusters": 3,
     }  # fmt: skip
     MotionTokenizer(MotionTokenizerConfig(**settings)).save_pretrained(tmp_path)
     config = MotionTokenizer.from_pretrained(tmp_path).config
     assert {name: getattr(config, name) for name in settings} == settings
     assert settings.keys() <= set(MotionTokenizerConfig.__annotations__), "a setting was renamed"
+
+
+def test_the_clusters_of_codes_are_saved_where_they_are_used(tmp_path):
+    """A checkpoint of any other constraint holds what it always held."""
+    assert not any("cluster" in name for name in make_tokenizer(geometric_constraint="spectral").state_dict())
+    model = make_tokenizer(geometric_constraint="cluster", num_code_clusters=5).float()
+    assert torch.equal(model.code_clusters, equal_clusters(24, 5)), "equal clusters to start from"
+    model.code_clusters.copy_(torch.arange(24) % 5)
+    model.save_pretrained(tmp_path)
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = MotionTokenizer.from_pretrained(tmp_path, dtype=dtype)
+        assert loaded.code_clusters.dtype == torch.long
+        assert torch.equal(loaded.code_clusters, torch.arange(24) % 5)
+    with torch.no_grad():
+        model.codebook.weight.normal_()
+        loss = model.geometric_loss()
+        model.code_clusters.copy_(equal_clusters(24, 5))
+        assert (model.geometric_loss() - loss).abs() > 1e-3
 
 
 def test_a_tokenizer_loads_and_works_in_half_precision(model, tmp_path):
@@ -411,11 +455,20 @@ def test_a_code_that_the_codebook_does_not_have_is_refused(model, codes, mask):
         ("gumbel_temperature", 0.0),
         ("gumbel_noise", -0.5),
         ("utilisation_estimate", "perplexity"),
+        ("geometric_constraint", "orthogonal"),
+        ("spectral_form", "trace"),
     ],
 )
 def test_an_impossible_setting_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value!r}"):
         MotionTokenizerConfig(**{name: value})
+
+
+def test_clusters_are_counted_only_where_they_are_used():
+    MotionTokenizerConfig(num_codes=6)
+    for number in (0, 7):
+        with pytest.raises(ValueError, match=f"num_code_clusters is {number}; of 6 codes"):
+            MotionTokenizerConfig(num_codes=6, geometric_constraint="cluster", num_code_clusters=number)
 
 
 @pytest.mark.parametrize(("layers", "factor"), [(1, 2), (2, 4), (3, 8)])

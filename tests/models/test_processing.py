@@ -6,6 +6,7 @@ import torch
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from geomotiongpt import GeoMotionGPTConfig, GeoMotionGPTProcessor, MotionFeatureExtractor, MotionTokenizerConfig
+from geomotiongpt.models.task_prompts import TASKS, MotionTaskExample, read_duration
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
 
@@ -140,10 +141,112 @@ def test_wrong_calls_say_what_is_wanted(tiny_processor, clips):
         tiny_processor(motion=clips, task="motion-to-music")
     with pytest.raises(ValueError, match="2 texts for 3 motions"):
         tiny_processor(motion=clips, text=TEXTS[:2])
-    with pytest.raises(ValueError, match="either `motion` or `motion_codes`"):
+    with pytest.raises(ValueError, match="'motion-to-text' is about a motion: give either `motion` or `motion_codes`"):
         tiny_processor(text=TEXTS)
+    with pytest.raises(ValueError, match="'text-to-motion' is about a caption: give `text`"):
+        tiny_processor(motion=clips, task="text-to-motion")
+    with pytest.raises(ValueError, match="'unconditional' has no use for a motion"):
+        tiny_processor(motion=clips, task="unconditional")
+    with pytest.raises(ValueError, match="'motion-prediction' has no use for `text`"):
+        tiny_processor(motion=clips, text=TEXTS, task="motion-prediction")
+    with pytest.raises(ValueError, match="give the parts to `model.generate_motion"):
+        tiny_processor(motion=clips, task="motion-in-between")
+    with pytest.raises(ValueError, match="num_frames is given, but 'motion-to-text' answers with text"):
+        tiny_processor(motion=clips, num_frames=20)
+    with pytest.raises(ValueError, match="2 lengths for 3 prompts"):
+        tiny_processor(text=TEXTS, task="text-to-motion", num_frames=[20, 40])
+    with pytest.raises(ValueError, match="num_frames is 0; ask for at least 1"):
+        tiny_processor(text=TEXTS, task="text-to-motion", num_frames=0)
     with pytest.raises(ValueError, match="either `motion` or `motion_codes`"):
         tiny_processor(motion=clips, motion_codes=[[1]] * 3)
+
+
+def rows_of(inputs, tokenizer) -> list[str]:
+    """What each row says, without padding."""
+    pairs = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    return [tokenizer.decode(ids[mask.bool()]).replace("> <", "><") for ids, mask in pairs]
+
+
+def test_text_to_motion_asks_with_the_caption_and_answers_with_the_motion(tiny_processor):
+    """The prompt ends inside the motion; the answer is its codes, its end and the end of text."""
+    tokenizer, codes = tiny_processor.tokenizer, [[3, 1], [5], [7, 7, 7]]
+    prompts = tiny_processor(text=TEXTS, task="text-to-motion")
+    said = rows_of(prompts, tokenizer)
+    assert said == [f"Show the motion: {text}\nMotion:<motion>" for text in TEXTS]
+    assert "labels" not in prompts and prompts["attention_mask"][:, -1].all()
+    training = tiny_processor(text=TEXTS, motion_codes=codes, task="text-to-motion")
+    for row, motion in enumerate(codes):
+        answer = tokenizer.convert_tokens_to_ids([*(f"<motion_{code}>" for code in motion), "</motion>"])
+        labels = training["labels"][row]
+        assert labels[labels != -100].tolist() == [*answer, tokenizer.eos_token_id]
+        prompt = training["input_ids"][row][(labels == -100) & training["attention_mask"][row].bool()]
+        assert prompt.tolist() == prompts["input_ids"][row][prompts["attention_mask"][row].bool()].tolist()
+
+
+def test_lengths_are_stated_in_seconds_of_whole_codes(tiny_processor):
+    """8 frames at 20 frames a second a code; a length that is not a multiple takes one more code."""
+    inputs = tiny_processor(text=TEXTS, task="text-to-motion", num_frames=[40, None, 41])
+    said = rows_of(inputs, tiny_processor.tokenizer)
+    assert said[0] == f"Show the motion for 2.0 seconds: {TEXTS[0]}\nMotion:<motion>"
+    assert said[1] == f"Show the motion: {TEXTS[1]}\nMotion:<motion>"
+    assert said[2].startswith("Show the motion for 2.4 seconds: ")
+    assert tiny_processor.frames_to_codes(40) == 5 and tiny_processor.frames_to_codes(41) == 6
+
+
+def test_what_is_given_of_a_motion_begins_the_answer(tiny_processor):
+    said = rows_of(tiny_processor(motion_codes=[[3, 1]], task="motion-prediction"), tiny_processor.tokenizer)
+    assert said == ["Go on with the motion.\nMotion:<motion><motion_3><motion_1>"]
+
+
+@pytest.mark.parametrize("with_answers", [False, True], ids=["prompt", "answer"])
+def test_a_gap_is_asked_for_between_its_ends(tiny_processor, with_answers):
+    """The end stands before the answer, the start begins it; only the gap is labelled."""
+    codes = [3, 1, 8, 9, 5] if with_answers else [3, 1, 5]
+    example = MotionTaskExample("motion-in-between", None, codes, num_given_start=2, num_given_end=1, num_codes=5)
+    inputs = tiny_processor.prepare_examples([example], with_answers=with_answers)
+    inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    question = "Fill in the motion of 2.0 seconds up to its end:<motion><motion_5></motion>\nMotion:"
+    prompt = question + "<motion><motion_3><motion_1>"
+    answer = "<motion_8><motion_9></motion><|endoftext|>"
+    (said,) = rows_of(inputs, tiny_processor.tokenizer)
+    assert said == prompt + answer * with_answers
+    if with_answers:
+        labels = inputs["labels"][0]
+        assert tiny_processor.tokenizer.decode(labels[labels != -100]).replace("> <", "><") == answer
+
+
+def test_duration_is_asked_and_answered_in_seconds(tiny_processor):
+    example = MotionTaskExample("motion-duration", motion_codes=[4] * 7)
+    inputs = tiny_processor.prepare_examples([example], with_answers=True)
+    labels = inputs["labels"][0]
+    answer = tiny_processor.tokenizer.decode(labels[labels != -100])
+    assert answer == " 2.8 seconds<|endoftext|>" and read_duration(answer) == 2.8
+    assert read_duration("a while") is None
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_wording_of_every_task_becomes_a_prompt_of_its_own(tiny_processor, task):
+    """With what it is about: the motion or the caption, and the length where it is stated."""
+    task_prompts = [*TASKS[task].wordings, *TASKS[task].timed_wordings]
+    assert len(set(task_prompts)) == len(task_prompts) >= 3
+    examples = [
+        MotionTaskExample(task, "a man", [1, 2, 3], num_codes=length, wording=wording)
+        for length in (None, 3)
+        for wording in range(len(TASKS[task].wordings))
+        if length is None or TASKS[task].timed_wordings
+    ]
+    rows = tiny_processor.prepare_examples(examples, with_answers=False)
+    said = rows_of({name: torch.from_numpy(array) for name, array in rows.items()}, tiny_processor.tokenizer)
+    assert len(set(said)) == len(task_prompts)
+    for prompt, row in zip(task_prompts, said, strict=True):
+        assert "{" not in row and ("a man" in row) == ("{text}" in prompt) and ("1.2 s" in row) == ("{dur" in prompt)
+        assert ("<motion><motion_1><motion_2><motion_3></motion>" in row) == ("{motion}" in prompt)
+        assert row.endswith("<motion>") == (TASKS[task].answer == "motion")
+
+
+def test_a_caption_with_braces_stays_as_it_is(tiny_processor):
+    (said,) = rows_of(tiny_processor(text="says {motion} {x}", task="text-to-motion"), tiny_processor.tokenizer)
+    assert said == "Show the motion: says {motion} {x}\nMotion:<motion>"
 
 
 def test_text_rows_without_a_token_keep_the_motion_ids_in_place(text_tokenizer, tiny_feature_extractor):

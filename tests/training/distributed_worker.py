@@ -21,17 +21,19 @@ from geomotiongpt import (
     MotionTokenizer,
     MotionTokenizerConfig,
 )
-from geomotiongpt.data.training_sets import CaptioningCollator
+from geomotiongpt.data.training_sets import MotionTaskCollator
+from geomotiongpt.models.task_prompts import MotionTaskExample
 from geomotiongpt.training.arguments import LanguageModelTrainingArguments, MotionTokenizerTrainingArguments
 from geomotiongpt.training.language_model import train_text_tokenizer
 from geomotiongpt.training.trainer import MotionTrainer
 
 NUM_CLIPS, STEPS = 4, 2
+JUMP = "someone jumps up and down and then sits down slowly"
 CAPTIONED_CODES = [
-    {"motion_codes": [1, 2, 3, 4, 5], "text": "a person walks forward", "name": "a", "draw": None},
-    {"motion_codes": [7, 7], "text": "someone jumps up and down and then sits down slowly", "name": "b", "draw": None},
-    {"motion_codes": [0, 9, 11], "text": "a man", "name": "c", "draw": None},
-    {"motion_codes": [15, 2, 8], "text": "a person waves with the left hand", "name": "d", "draw": None},
+    {"example": MotionTaskExample("motion-to-text", "a person walks forward", [1, 2, 3, 4, 5]), "name": "a"},
+    {"example": MotionTaskExample("motion-to-text", JUMP, [7, 7]), "name": "b"},
+    {"example": MotionTaskExample("motion-to-text", "a man", [0, 9, 11]), "name": "c"},
+    {"example": MotionTaskExample("motion-to-text", "a person waves with the left hand", [15, 2, 8]), "name": "d"},
 ]
 SETTINGS = {
     "max_steps": STEPS,
@@ -78,7 +80,7 @@ def tokenizer_trainer(folder: Path, batch_size: int) -> MotionTrainer:
 def language_model_trainer(folder: Path, batch_size: int) -> MotionTrainer:
     """Second stage; prompts and answers differ in length."""
     tokenizer = make_tokenizer()
-    text_tokenizer = train_text_tokenizer([[item["text"] for item in CAPTIONED_CODES]], 300)
+    text_tokenizer = train_text_tokenizer([[item["example"].text for item in CAPTIONED_CODES]], 300)
     end = text_tokenizer.eos_token_id
     base = GPT2LMHeadModel(
         GPT2Config(
@@ -102,7 +104,7 @@ def language_model_trainer(folder: Path, batch_size: int) -> MotionTrainer:
         output_dir=str(folder), per_device_train_batch_size=batch_size, max_grad_norm=1e3, **SETTINGS
     )
     return MotionTrainer(
-        model=model, args=args, train_dataset=CAPTIONED_CODES, data_collator=CaptioningCollator(processor)
+        model=model, args=args, train_dataset=CAPTIONED_CODES, data_collator=MotionTaskCollator(processor)
     )
 
 

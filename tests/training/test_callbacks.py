@@ -7,13 +7,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState, default_data_collator
 
-from geomotiongpt import GumbelTemperatureCallback, MotionTokenizer, MotionTokenizerConfig, OrthonormalLossCallback
+from geomotiongpt import (
+    GeoMotionGPTForCausalLM,
+    GumbelTemperatureCallback,
+    MotionTokenizer,
+    MotionTokenizerConfig,
+    OrthonormalLossCallback,
+    train_motion_tokenizer,
+)
 from geomotiongpt.data.training_sets import MotionCaptionDataset
-from geomotiongpt.training.arguments import LoraArguments
+from geomotiongpt.models.geometry import GEOMETRIC_CONSTRAINTS, codebook_geometry, equal_clusters, geometric_loss
+from geomotiongpt.training.arguments import LoraArguments, MotionTokenizerTrainingArguments
 from geomotiongpt.training.callbacks import CaptionSamplesCallback, CodeUseCallback, EpochCallback
 from geomotiongpt.training.language_model import add_lora
+from geomotiongpt.training.trainer import MotionTrainer
 
 CONTROL = TrainerControl()
 
@@ -59,6 +68,51 @@ def test_lambda_grows_linearly_then_stays():
 def test_impossible_warmup_is_refused(ratio):
     with pytest.raises(ValueError, match=f"warmup_ratio is {ratio}"):
         OrthonormalLossCallback(ratio)
+
+
+def test_lambda_follows_any_schedule():
+    """Up over a tenth of the steps, level, down to a fifth, and constant outside the points."""
+    schedule = OrthonormalLossCallback(schedule=[[0.1, 0.0], [0.2, 1], [0.5, 1.0], [0.7, 0.2]])
+    expected = {0: 0, 100: 0, 150: 0.5, 200: 1, 350: 1, 600: 0.6, 700: 0.2, 1000: 0.2}
+    for step, multiplier in expected.items():
+        assert schedule.multiplier(step, 1000) == pytest.approx(multiplier), step
+    assert OrthonormalLossCallback(schedule=[[0.5, 3.0]]).multiplier(7, 1000) == 3
+    assert OrthonormalLossCallback(schedule=[[0, 2.0], [1, 0]]).multiplier(250, 1000) == 1.5
+
+
+def test_a_schedule_reaches_the_model(model):
+    callback = OrthonormalLossCallback(schedule=[[0, 2.0], [1, 0]])
+    callback.on_step_begin(None, state_at(250), CONTROL, model=model)
+    assert model.orthonormality_weight_multiplier == 1.5
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ([], r"is \[\]"),
+        ([0.0, 1.0], "list of points"),
+        ([[0.0, 1.0, 2.0]], "list of points"),
+        ([[0.0, "1"]], "list of points"),
+        ([[0.0, None]], "list of points"),
+        (["01"], "list of points"),
+        ([[-0.1, 1]], "shares rising from 0 to 1"),
+        ([[0, 1], [1.1, 1]], "shares rising from 0 to 1"),
+        ([[0.5, 1], [0.2, 1]], "shares rising from 0 to 1"),
+        ([[0.5, 1], [0.5, 2]], "shares rising from 0 to 1"),
+        ([[float("nan"), 1]], "shares rising from 0 to 1"),
+        ([[0, -1]], "finite and not negative"),
+        ([[0, float("inf")]], "finite and not negative"),
+        ([[0, float("nan")]], "finite and not negative"),
+    ],
+)
+def test_an_impossible_schedule_is_refused(schedule, message):
+    with pytest.raises(ValueError, match=f"orthonormality_schedule .*{message}"):
+        OrthonormalLossCallback(schedule=schedule)
+
+
+def test_a_schedule_beside_a_warmup_is_refused():
+    with pytest.raises(ValueError, match=r"warm-up over 0.1 of the steps and a schedule .*\[0, 0\], \[0.1, 1\]"):
+        OrthonormalLossCallback(0.1, [[0, 1]])
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -117,6 +171,77 @@ def test_geometry_is_in_the_log(model):
     expected = {"loss": 1.0, "gram_error": 2.0, "gram_error_excess": 2.0, "max_abs_cosine": 1.0}
     assert logs == pytest.approx(expected)
     assert state.log_history[-1] == pytest.approx(expected)
+
+
+def test_the_logged_geometry_is_that_of_the_motion_embeddings(tiny_language_model, tiny_tokenizer_model):
+    """A linear projection distorts an orthonormal codebook; the log must tell."""
+    reported = {}
+    for kind in ("sparse", "linear"):
+        language_model = GeoMotionGPTForCausalLM.from_components(
+            tiny_language_model, tiny_tokenizer_model, projection=kind
+        )
+        state = state_at(0, log_history=[{}])
+        OrthonormalLossCallback().on_log(None, state, CONTROL, model=language_model, logs={})
+        expected = codebook_geometry(language_model.motion_embeddings)
+        reported[kind] = state.log_history[-1]
+        assert reported[kind] == pytest.approx(expected, abs=1e-6)
+    assert reported["sparse"]["gram_error"] < 1e-6 and reported["linear"]["gram_error"] > 1
+
+
+@pytest.mark.parametrize("constraint", GEOMETRIC_CONSTRAINTS)
+def test_the_measured_gradient_is_that_of_the_chosen_constraint(constraint, tmp_path):
+    """And of its multiplier at that step; what is left of the gradient is the task's."""
+    torch.manual_seed(0)
+    settings = {"num_codes": 8, "code_dim": 8, "hidden_size": 8, "num_code_clusters": 2, "gumbel_noise": 0.0}
+    model = MotionTokenizer(
+        MotionTokenizerConfig(**settings, geometric_constraint=constraint, orthonormality_weight=0.3)
+    )
+    with torch.no_grad():
+        model.codebook.weight.normal_()
+    codebook = model.codebook.weight.detach().clone().requires_grad_()
+    inputs = [{"motion_values": torch.randn(16, 263)} for _ in range(4)]
+    loss = model.train()(torch.stack([item["motion_values"] for item in inputs])).loss
+    (total,) = torch.autograd.grad(loss, model.codebook.weight)
+    args = MotionTokenizerTrainingArguments(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, logging_steps=1, save_strategy="no",
+        disable_tqdm=True, orthonormality_schedule=[[0, 2.0]],
+    )  # fmt: skip
+    callback = OrthonormalLossCallback(args.orthonormality_warmup_ratio, args.orthonormality_schedule)
+    trainer = MotionTrainer(
+        model=model, args=args, train_dataset=inputs, data_collator=default_data_collator, callbacks=[callback]
+    )
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    constrained = geometric_loss(codebook, constraint, clusters=equal_clusters(8, 2))
+    gradient = torch.zeros_like(codebook)
+    if constraint != "none":
+        (gradient,) = torch.autograd.grad(0.3 * constrained, codebook)
+        assert gradient.norm() > 1e-3
+    assert logged["orthonormality_loss"] == pytest.approx(constrained.item(), rel=1e-4)
+    measured = logged["codebook_gradient_norm_orthonormality"]
+    assert measured == pytest.approx(2 * gradient.norm().item(), rel=1e-4)
+    assert logged["codebook_gradient_norm_task"] == pytest.approx((total - gradient).norm().item(), rel=1e-3)
+
+
+def test_a_recipe_sets_the_constraint_and_its_schedule(motions, tokenizer_recipe, tmp_path):
+    """Of the first stage: lambda is 0 at the first step and grows; the constraint is saved with the model."""
+    overrides = [
+        f"data.path={motions}",
+        f"training.output_dir={tmp_path / 'run'}",
+        "model.geometric_constraint=whitening",
+        "training.orthonormality_warmup_ratio=0",
+        "training.max_steps=2",
+    ]
+    with pytest.raises(ValueError, match="orthonormality_schedule has the shares"):
+        train_motion_tokenizer(tokenizer_recipe, [*overrides, "training.orthonormality_schedule=[[0.5, 1], [0.1, 1]]"])
+    assert not (tmp_path / "run").exists(), "a run that cannot start leaves nothing"
+    folder = train_motion_tokenizer(
+        tokenizer_recipe, [*overrides, "training.orthonormality_schedule=[[0, 0], [1, 1]]"]
+    )
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    norms = [row["codebook_gradient_norm_orthonormality"] for row in history if "loss" in row]
+    assert norms[0] == 0 and norms[1] > 0
+    assert MotionTokenizer.from_pretrained(folder).config.geometric_constraint == "whitening"
 
 
 def test_temperature_is_in_the_log_of_training_only():

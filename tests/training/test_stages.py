@@ -129,6 +129,35 @@ def test_history_is_drawn(train_tokenizer, train_model, monkeypatch):
         assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_second_stage_learns_every_task_under_any_schedule_of_lambda(train_model):
+    """The model that is saved makes motions and captions, and knows how long the motions of training were."""
+    tasks = "{motion-to-text: 1, text-to-motion: 1, motion-prediction: 1, motion-in-between: 1, unconditional: 1}"
+    run = train_model(
+        f"training.tasks={tasks}",
+        "training.prompt_wordings=null",
+        "model.orthonormality_weight=1000",  # of an orthonormal codebook the loss is small
+        "training.orthonormality_warmup_ratio=0",
+        "training.orthonormality_schedule=[[0, 1], [0.5, 3], [1, 0]]",
+        "training.logging_steps=1",
+        "training.eval_strategy=steps",
+        "training.eval_steps=8",
+    )
+    steps = [row for row in history(run) if "loss" in row]
+    multipliers = [(row["loss"] - row["language_modeling_loss"]) / 1000 / row["orthonormality_loss"] for row in steps]
+    assert multipliers == pytest.approx([1, 1.5, 2, 2.5, 3, 2.25, 1.5, 0.75], rel=0.05, abs=0.05)
+    assert any("eval_loss" in row for row in history(run))
+    model = GeoMotionGPTForCausalLM.from_pretrained(run)
+    longest = model.config.max_motion_codes
+    assert longest * model.motion_tokenizer.config.downsampling_factor <= 200
+    made = model.generate_motion("a person walks", num_frames=(longest + 5) * 4)
+    assert int(made.motion_mask.sum()) == (longest + 5) * 4
+
+
+def test_task_that_does_not_exist_stops_a_recipe(train_model):
+    with pytest.raises(ValueError, match="unknown task 'text-to-dance'; known tasks: motion-to-text"):
+        train_model("training.tasks={text-to-dance: 1}")
+
+
 def test_second_stage_gives_a_model_that_opens_everywhere(model_run, tokenizer_run, motions):
     model, processor = AutoModel.from_pretrained(model_run), AutoProcessor.from_pretrained(model_run)
     assert isinstance(model, GeoMotionGPTForCausalLM) and isinstance(processor, GeoMotionGPTProcessor)

@@ -8,16 +8,18 @@ from safetensors.torch import load_file
 from transformers import default_data_collator
 
 from geomotiongpt import MotionTokenizer, MotionTokenizerConfig
-from geomotiongpt.data.training_sets import CaptioningCollator
+from geomotiongpt.data.training_sets import MotionTaskCollator
 from geomotiongpt.models.geometry import orthonormality_loss
+from geomotiongpt.models.task_prompts import MotionTaskExample
 from geomotiongpt.training.arguments import LanguageModelTrainingArguments, MotionTokenizerTrainingArguments
 from geomotiongpt.training.trainer import MotionTrainer, motion_codebook
 
+JUMP = "someone jumps up and down and then sits down slowly"
 CAPTIONED_CODES = [
-    {"motion_codes": [1, 2, 3, 4, 5], "text": "a person walks forward", "name": "a", "draw": None},
-    {"motion_codes": [7, 7], "text": "someone jumps up and down and then sits down slowly", "name": "b", "draw": None},
-    {"motion_codes": [0, 9, 11], "text": "a man", "name": "c", "draw": None},
-    {"motion_codes": [30, 31, 2, 8], "text": "a person waves with the left hand", "name": "d", "draw": None},
+    {"example": MotionTaskExample("motion-to-text", "a person walks forward", [1, 2, 3, 4, 5]), "name": "a"},
+    {"example": MotionTaskExample("motion-to-text", JUMP, [7, 7]), "name": "b"},
+    {"example": MotionTaskExample("motion-to-text", "a man", [0, 9, 11]), "name": "c"},
+    {"example": MotionTaskExample("motion-to-text", "a person waves with the left hand", [30, 31, 2, 8]), "name": "d"},
 ]
 SETTINGS = {"save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, "lr_scheduler_type": "constant"}
 
@@ -69,7 +71,7 @@ def tokenizer_trainer(model, folder, items, **settings) -> MotionTrainer:
 
 def language_model_trainer(model, processor, folder, **settings) -> MotionTrainer:
     args = LanguageModelTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
-    collator = CaptioningCollator(processor)
+    collator = MotionTaskCollator(processor)
     return MotionTrainer(
         model=model,
         args=args,
@@ -108,7 +110,7 @@ def test_tokenizer_log_has_the_parts_and_gradient_norms_of_the_batch(tokenizer, 
 
 def test_language_model_log_has_the_parts_and_gradient_norms_of_the_batch(language_model, tiny_processor, tmp_path):
     by_hand = copy.deepcopy(language_model).train()
-    inputs = CaptioningCollator(tiny_processor)(CAPTIONED_CODES)
+    inputs = MotionTaskCollator(tiny_processor)(CAPTIONED_CODES)
     output, orthonormal, task = gradients_by_hand(by_hand, inputs, by_hand.motion_codebook.weight)
     trainer = language_model_trainer(
         language_model, tiny_processor, tmp_path, per_device_train_batch_size=4, max_steps=1

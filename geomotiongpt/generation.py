@@ -1,0 +1,118 @@
+"""What `geomotiongpt generate` does: motions as files, with the joints and a picture of each."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import pipeline
+
+from .checkpoints import load_captioner
+from .models.motion_representation import get_motion_representation
+from .visualization.animation import animate_motion, draw_motion_strip
+
+INDEX = "motions.jsonl"
+_DRAW: dict[str, Callable[..., Path]] = {"gif": animate_motion, "png": draw_motion_strip}
+
+
+def generate_motions(
+    model_name: str | Path,
+    texts: Sequence[str | Sequence[str]],
+    output: str | Path,
+    *,
+    task: str = "text-to-motion",
+    motion: str | Path | None = None,
+    num_samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 16,
+    animation: str | None = "gif",
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Makes motions and writes a folder of them, whole or not at all.
+
+    For each motion there are its features `<number>.npy` (frames, F), its joints `<number>_joints.npy` (frames, J, 3)
+    and a picture, and in `motions.jsonl` a JSON object: files, text, task, seed, number of the sample, frames.
+
+    Args:
+        model_name: folder of a `GeoMotionGPTForCausalLM`, or its name on the Hub.
+        texts: captions, or sequences of captions that one motion shows one after another; none for tasks that take
+            none.
+        output: folder to write; it must not exist yet or be empty.
+        task: see `TextToMotionPipeline`, as for the next three.
+        motion: `.npy` file.
+        num_samples: motions for each text.
+        seed: of the sampling.
+        batch_size: texts at a time.
+        animation: "gif", "png" (a strip of poses) or None.
+        trust_remote_code: run the code in the model's repository.
+        **options: for the pipeline.
+
+    Returns:
+        what stands in `motions.jsonl`.
+
+    Raises:
+        FileNotFoundError: if there is no such model or motion.
+        ValueError: for an output folder that is in use, and as `TextToMotionPipeline`.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty folder; name a new one.")
+    # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
+    model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
+    make = pipeline("text-to-motion", model=model, processor=processor)
+    asked: list[Any] = list(texts) or [None]
+    results = make(
+        asked,
+        motion=motion,
+        task=task,
+        num_samples=num_samples,
+        seed=seed,
+        batch_size=batch_size,
+        progress=len(asked) > 1,
+        **options,
+    )
+    made = [
+        {"text": text, "sample": sample, **result}
+        for text, group in zip(asked, results, strict=True)
+        for sample, result in enumerate(group if isinstance(group, list) else [group])
+    ]
+    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    aside.mkdir(parents=True)
+    try:
+        representation = processor.feature_extractor.representation
+        rows = _write(aside, made, {"task": task, "seed": seed}, animation, representation)
+        if output.exists():
+            output.rmdir()
+        os.replace(aside, output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return rows
+
+
+def _write(
+    folder: Path, made: Sequence[dict[str, Any]], facts: dict[str, Any], animation: str | None, representation: str
+) -> list[dict[str, Any]]:
+    rows = []
+    fps = get_motion_representation(representation).fps
+    digits = max(3, len(str(len(made) - 1)))
+    for number, motion in enumerate(tqdm(made, "writing", disable=len(made) < 4)):
+        name, text = f"{number:0{digits}d}", motion["text"]
+        row = {"file": f"{name}.npy", "joints": f"{name}_joints.npy"}
+        np.save(folder / row["file"], motion["motion"])
+        np.save(folder / row["joints"], motion["joints"])
+        if animation is not None:
+            row["animation"] = f"{name}.{animation}"
+            caption = text if isinstance(text, str) or text is None else " / ".join(text)
+            picture = folder / row["animation"]
+            _DRAW[animation](motion["joints"], picture, caption=caption, representation=representation)
+        frames = motion["num_frames"]
+        rows.append({**row, "text": text, **facts, "sample": motion["sample"], "frames": frames})
+        rows[-1]["seconds"] = round(frames / fps, 2)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / INDEX).write_text("".join(lines), encoding="utf-8")
+    return rows
