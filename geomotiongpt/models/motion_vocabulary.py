@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreT
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
-from .geometry import cluster_codes, geometric_loss
+from .geometry import check_geometric_constraint, cluster_codes, geometric_loss
 from .modeling_motion_tokenizer import MotionTokenizer
 from .motion_generation import MotionGenerationMixin
 from .motion_projections import (
@@ -257,6 +257,26 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         self.motion_codebook = nn.Embedding.from_pretrained(rows, freeze=not weight.requires_grad)
         self.motion_projection = new
         config.projection, config.projection_seed = projection, seed
+
+    def swap_constraint(
+        self, constraint: str, *, spectral_form: str | None = None, num_code_clusters: int | None = None
+    ) -> None:
+        """Holds the motion embeddings of a trained model to another constraint, for training to go on with.
+
+        Args:
+            constraint: one of `GEOMETRIC_CONSTRAINTS`.
+            spectral_form: of "spectral"; the configured one by default.
+            num_code_clusters: of "cluster"; the configured number by default. Codes are clustered anew, by the motion
+                that each decodes to.
+
+        Raises:
+            ValueError: for what `geometric_loss` does not know; the model is then as before.
+        """
+        config = self.config
+        form, clusters = spectral_form or config.spectral_form, num_code_clusters or config.num_code_clusters
+        check_geometric_constraint(constraint, form, clusters, config.num_motion_codes)
+        config.geometric_constraint, config.spectral_form, config.num_code_clusters = constraint, form, clusters
+        self.code_clusters = self._cluster_codes() if constraint == "cluster" else None
 
     def _coordinates(self, code_dim: int) -> tuple[Tensor, Tensor]:
         """Q (hidden_size, code_dim) with orthonormal columns and C (num_motion_codes, code_dim): E = s C Q^T."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from ..checkpoints import load_captioner
 from ..data.training_sets import MotionCaptionDataset, MotionTaskCollator, normalised_clips
 from ..evaluation.reconstruction import encode_clips
 from ..models.feature_extraction_motion import MotionFeatureExtractor
@@ -48,42 +49,63 @@ LANGUAGE_MODELS = {
     for model in (GeoMotionGPTForCausalLM, GeoMotionLlamaForCausalLM, GeoMotionQwen3ForCausalLM)
 }
 END_OF_TEXT = "<|endoftext|>"
+_OF_NEW_MODELS = ("motion_tokenizer", "language_model", "language_model_config", "text_vocab_size", "free_rows_start")
+_GEOMETRY = ("projection", "projection_seed", "geometric_constraint", "spectral_form", "num_code_clusters")
 _MOTIONS_AT_A_TIME = 2048  # read and encoded: a data set need not fit into memory
 
 
 @dataclass
 class ModelArguments:
-    """What the language model is made of.
+    """What the language model is made of: new from a motion tokenizer and a base, or a trained one that goes on.
+
+    The geometry of a new model is by default that of `from_components`; a trained model keeps what is not given here,
+    and gets the rest by `swap_projection` and `swap_constraint`.
 
     Args:
-        motion_tokenizer (`str`): a trained motion tokenizer, by path or name.
+        motion_tokenizer (`str`, *optional*): a trained motion tokenizer, by path or name.
         language_model (`str`, *optional*): a pretrained GPT-2, Llama or Qwen3, by name or path ("gpt2"). Without it
             one starts from random weights, with a byte-level BPE trained on the captions.
         language_model_config (`dict`, *optional*): values of the random base's configuration; `model_type` is "gpt2",
             "llama" or "qwen3", by default "gpt2".
-        text_vocab_size (`int`, defaults to 2000): largest vocabulary of that BPE.
-        projection (`str`, defaults to `"sparse"`): how codes become embeddings, see `MotionVocabularyConfig`.
-        projection_seed (`int`, defaults to 0): of what is drawn of the projection.
-        free_rows_start (`str`, defaults to `"projected"`): of the projection "none", or `"random"`.
-        geometric_constraint (`str`, defaults to `"orthonormal"`): on the motion embeddings, see `geometric_loss`.
-        spectral_form (`str`, defaults to `"log_determinant"`): of the constraint "spectral", or `"condition_number"`.
-        num_code_clusters (`int`, defaults to 8): of the constraint "cluster".
-        orthonormality_weight (`float`, defaults to 1e-2): lambda', weight of the constraint.
+        text_vocab_size (`int`, *optional*): largest vocabulary of that BPE, by default 2000.
+        trained_model (`str`, *optional*): a trained motion-language model, by path or name, in place of all of these.
+        projection (`str`, *optional*): how codes become embeddings, see `MotionVocabularyConfig`.
+        projection_seed (`int`, *optional*): of what is drawn of the projection.
+        free_rows_start (`str`, *optional*): of the projection "none" in a new model: "projected" or "random".
+        geometric_constraint (`str`, *optional*): on the motion embeddings, see `geometric_loss`.
+        spectral_form (`str`, *optional*): of the constraint "spectral".
+        num_code_clusters (`int`, *optional*): of the constraint "cluster".
+        orthonormality_weight (`float`, *optional*): lambda', weight of the constraint.
         freeze_text_embeddings (`bool`, *optional*): by default True for a pretrained base and False for a random one.
     """
 
-    motion_tokenizer: str
+    motion_tokenizer: str | None = None
     language_model: str | None = None
     language_model_config: dict[str, Any] | None = None
-    text_vocab_size: int = 2000
-    projection: str = "sparse"
-    projection_seed: int = 0
-    free_rows_start: str = "projected"
-    geometric_constraint: str = "orthonormal"
-    spectral_form: str = "log_determinant"
-    num_code_clusters: int = 8
-    orthonormality_weight: float = 1e-2
+    text_vocab_size: int | None = None
+    trained_model: str | None = None
+    projection: str | None = None
+    projection_seed: int | None = None
+    free_rows_start: str | None = None
+    geometric_constraint: str | None = None
+    spectral_form: str | None = None
+    num_code_clusters: int | None = None
+    orthonormality_weight: float | None = None
     freeze_text_embeddings: bool | None = None
+
+    def __post_init__(self):
+        if self.trained_model is None and self.motion_tokenizer is None:
+            raise ValueError("section 'model' needs 'motion_tokenizer' for a new model, or 'trained_model'.")
+        idle = [name for name in _OF_NEW_MODELS if self.trained_model is not None and getattr(self, name) is not None]
+        if idle:
+            raise ValueError(
+                f"section 'model' has 'trained_model', which leaves nothing for {', '.join(idle)} to say: take out "
+                f"`{' '.join(f'model.{name}=null' for name in idle)}`."
+            )
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of the options that the recipe gives."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -109,25 +131,30 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     resume = sections["training"].pop("resume_from_checkpoint", None)
     args = build_section(LanguageModelTrainingArguments, sections["training"], "training")
     set_seed(args.seed)
-    tokenizer_model = AutoModel.from_pretrained(model_args.motion_tokenizer)
-    feature_extractor = MotionFeatureExtractor.from_pretrained(model_args.motion_tokenizer)
+    source = cast(str, model_args.trained_model or model_args.motion_tokenizer)
+    if model_args.trained_model is None:
+        feature_extractor = MotionFeatureExtractor.from_pretrained(source)
+    else:
+        model, processor = load_trained_model(model_args)
+        feature_extractor = processor.feature_extractor
     if feature_extractor.representation != data.representation:
         raise ValueError(
-            f"the motion tokenizer {model_args.motion_tokenizer} takes {feature_extractor.representation!r} motions, "
-            f"the recipe's data are {data.representation!r}."
+            f"{source} takes {feature_extractor.representation!r} motions, the recipe's data are "
+            f"{data.representation!r}."
         )
     train_set = load_split(data, data.train_split, feature_extractor.downsampling_factor)
     eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
 
-    model, text_tokenizer = build_language_model(
-        model_args, tokenizer_model, train_set["captions"], prompt_words(list(args.tasks), args.prompt_wordings)
-    )
+    if model_args.trained_model is None:
+        prompts = prompt_words(list(args.tasks), args.prompt_wordings)
+        motion_tokenizer = AutoModel.from_pretrained(source)
+        model, text_tokenizer = build_language_model(model_args, motion_tokenizer, train_set["captions"], prompts)
+        processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
     model.generation_config.update(
         **{"max_new_tokens": 40, "do_sample": False, **sections["generation"]},
-        eos_token_id=text_tokenizer.eos_token_id,
+        eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=model.config.pad_token_id,
     )
-    processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
     trainer = _make_trainer(model, processor, args, lora, (train_set, eval_set))
     trainer.train(resume_from_checkpoint=resume)
 
@@ -138,6 +165,29 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
         save_whole(folder, trained, processor)
 
     return trainer.finish(save)
+
+
+def load_trained_model(args: ModelArguments) -> tuple[MotionVocabularyMixin, GeoMotionGPTProcessor]:
+    """A trained motion-language model that is to be trained on, with the geometry that is asked for.
+
+    Args:
+        args: with a `trained_model`.
+
+    Raises:
+        FileNotFoundError: if there is no such model.
+        ValueError: if it is another kind of model, or as `swap_projection` and `swap_constraint`.
+    """
+    model, processor = load_captioner(cast(str, args.trained_model))
+    seed = args.projection_seed
+    if args.projection is not None or seed is not None:
+        model.swap_projection(args.projection or model.config.projection, seed=seed)
+    constraint = args.given("spectral_form", "num_code_clusters")
+    if args.geometric_constraint is not None or constraint:
+        model.swap_constraint(args.geometric_constraint or model.config.geometric_constraint, **constraint)
+    for name, value in args.given("orthonormality_weight", "freeze_text_embeddings").items():
+        setattr(model.config, name, value)
+    model._freeze()
+    return model, processor
 
 
 def build_language_model(
@@ -163,7 +213,7 @@ def build_language_model(
         text_tokenizer = AutoTokenizer.from_pretrained(args.language_model)
         base = AutoModelForCausalLM.from_pretrained(args.language_model)
     else:
-        text_tokenizer = train_text_tokenizer(captions, args.text_vocab_size, prompts)
+        text_tokenizer = train_text_tokenizer(captions, args.text_vocab_size or 2000, prompts)
         end = text_tokenizer.eos_token_id
         values = {"bos_token_id": end, "eos_token_id": end, **(args.language_model_config or {})}
         kind = _check_base(values.pop("model_type", "gpt2"))
@@ -172,14 +222,8 @@ def build_language_model(
     model = LANGUAGE_MODELS[_check_base(base.config.model_type)].from_components(
         base,
         motion_tokenizer,
-        projection=args.projection,
-        projection_seed=args.projection_seed,
-        free_rows_start=args.free_rows_start,
-        geometric_constraint=args.geometric_constraint,
-        spectral_form=args.spectral_form,
-        num_code_clusters=args.num_code_clusters,
-        orthonormality_weight=args.orthonormality_weight,
         freeze_text_embeddings=freeze,
+        **args.given(*_GEOMETRY, "free_rows_start", "orthonormality_weight"),
     )
     return model, text_tokenizer
 

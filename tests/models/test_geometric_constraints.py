@@ -1,5 +1,6 @@
 """Geometric constraints, each against formulas by hand: values, gradients, minimisers, invariances, precision."""
 
+import copy
 import math
 
 import numpy as np
@@ -411,3 +412,30 @@ def test_pairwise_cosine_agrees_with_the_published_regularisers(real_data):
         torch.testing.assert_close(geometric_loss(vectors, "pairwise_cosine"), expected, rtol=0, atol=1e-7)
     pairs = len(rows) * (len(rows) - 1)
     torch.testing.assert_close(geometric_loss(rows) / pairs, embedding["outputs.ortho_loss"], rtol=0, atol=1e-7)
+
+
+def test_a_trained_model_is_held_to_another_constraint_in_one_call(tiny_model, tmp_path):
+    model = copy.deepcopy(tiny_model)
+    for constraint in GEOMETRIC_CONSTRAINTS:
+        model.swap_constraint(constraint, num_code_clusters=4)
+        assert model.config.geometric_constraint == constraint
+        expected = geometric_loss(model.motion_geometry(), constraint, clusters=model.code_clusters)
+        assert torch.equal(model.geometric_loss(), expected)
+        assert (model.code_clusters is None) == (constraint != "cluster")
+    model.swap_constraint("spectral", spectral_form="condition_number")
+    assert model.geometric_loss() != geometric_loss(model.motion_geometry(), "spectral")
+    model.swap_constraint("cluster", num_code_clusters=2)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert torch.equal(loaded.code_clusters, model.code_clusters) and loaded.config.num_code_clusters == 2
+
+
+@pytest.mark.parametrize(
+    ("constraint", "options"),
+    [("square", {}), ("spectral", {"spectral_form": "trace"}), ("cluster", {"num_code_clusters": 1000})],
+)
+def test_a_constraint_that_cannot_be_leaves_the_model_as_it_was(tiny_model, constraint, options):
+    model = copy.deepcopy(tiny_model)
+    with pytest.raises(ValueError):
+        model.swap_constraint(constraint, **options)
+    assert model.config.to_dict() == tiny_model.config.to_dict() and model.code_clusters is None

@@ -153,6 +153,52 @@ def test_second_stage_learns_every_task_under_any_schedule_of_lambda(train_model
     assert int(made.motion_mask.sum()) == (longest + 5) * 4
 
 
+GOES_ON = ("model.motion_tokenizer=null", "model.language_model_config=null", "model.text_vocab_size=null")
+
+
+def test_a_trained_model_goes_on_with_another_geometry(train_model, model_run):
+    start = GeoMotionGPTForCausalLM.from_pretrained(model_run)
+    run = train_model(
+        *GOES_ON,
+        f"model.trained_model={model_run}",
+        "model.projection=orthogonal",
+        "model.geometric_constraint=cluster",
+        "model.num_code_clusters=4",
+        "model.orthonormality_weight=0.5",
+        "training.max_steps=2",
+        "training.learning_rate=1.0e-5",
+    )
+    model = GeoMotionGPTForCausalLM.from_pretrained(run)
+    config = model.config
+    assert (config.projection, config.geometric_constraint, config.num_code_clusters) == ("orthogonal", "cluster", 4)
+    assert config.orthonormality_weight == 0.5 and len(model.code_clusters.unique()) == 4
+    # Two small steps away from the trained model, which is far from every other start.
+    torch.testing.assert_close(model.motion_embeddings, start.motion_embeddings, rtol=0, atol=2e-3)
+    assert not torch.equal(model.motion_embeddings, start.motion_embeddings)
+    words = "a person walks"
+    tokenizers = [GeoMotionGPTProcessor.from_pretrained(folder).tokenizer for folder in (run, model_run)]
+    assert tokenizers[0](words).input_ids == tokenizers[1](words).input_ids
+
+
+def test_a_trained_model_keeps_its_geometry_unless_told_otherwise(train_model):
+    first = train_model("model.projection=linear", "model.geometric_constraint=whitening", "training.max_steps=1")
+    run = train_model(*GOES_ON, f"model.trained_model={first}", "training.max_steps=1")
+    config = GeoMotionGPTForCausalLM.from_pretrained(run).config
+    before = GeoMotionGPTForCausalLM.from_pretrained(first).config
+    assert (config.projection, config.geometric_constraint) == ("linear", "whitening")
+    assert config.orthonormality_weight == before.orthonormality_weight
+    assert config.freeze_text_embeddings == before.freeze_text_embeddings
+
+
+def test_a_recipe_starts_from_one_thing(train_model, model_run):
+    with pytest.raises(ValueError, match="'trained_model', which leaves nothing for motion_tokenizer.*to say"):
+        train_model(f"model.trained_model={model_run}")
+    with pytest.raises(ValueError, match="needs 'motion_tokenizer' for a new model, or 'trained_model'"):
+        train_model("model.motion_tokenizer=null")
+    with pytest.raises(FileNotFoundError, match="no/such/model: no such folder"):
+        train_model(*GOES_ON, "model.trained_model=./no/such/model")
+
+
 def test_task_that_does_not_exist_stops_a_recipe(train_model):
     with pytest.raises(ValueError, match="unknown task 'text-to-dance'; known tasks: motion-to-text"):
         train_model("training.tasks={text-to-dance: 1}")
