@@ -241,15 +241,28 @@ def _read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def read_torch_file(checkpoint: Path) -> Any:
-    """What a torch or safetensors file holds; nothing in it is executed."""
+    """What a torch or safetensors file holds; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, no checkpoint, or holds more than plain tensors.
+    """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: no such checkpoint.")
     try:
         if checkpoint.suffix == ".safetensors":
             return load_file(checkpoint)
         return torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
+    except OSError:
+        raise
+    except Exception as error:  # an unpickler that meets other bytes fails in every way
+        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if found:
+            raise ValueError(
+                f"{checkpoint} is not a checkpoint of plain tensors: it would run code of {found[1]}. If you trust "
+                "where it is from, save its state dict alone (`torch.save`) and convert that."
+            ) from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{checkpoint} is not a checkpoint of plain tensors, or is damaged: {reason}") from error
 
 

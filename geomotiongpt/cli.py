@@ -142,26 +142,29 @@ def _add_generate(add) -> None:
     verb.add_argument("--sequence", action="store_true", help="one motion that shows the captions one after another")
     verb.add_argument("--num-samples", type=_positive, default=1, help="motions for each (default: 1)")
     length = verb.add_mutually_exclusive_group()
-    length.add_argument("--frames", type=_positive, help="length to ask for, of a sequence of each part")
+    length.add_argument("--frames", type=_positive, help="length to ask for; of a sequence, of each part")
     length.add_argument("--seconds", type=float, help="the same in seconds (default: the model decides)")
     tasks = ["text-to-motion", "motion-prediction", "motion-in-between", "unconditional"]
     verb.add_argument("--task", default="text-to-motion", choices=tasks, help="(default: text-to-motion)")
-    verb.add_argument("--motion", type=Path, metavar="FILE", help="motion to go on from or to fill in")
+    verb.add_argument("--motion", type=Path, metavar="FILE", help=".npy features or joints, to go on from or to fill in")
     verb.add_argument(
         "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
     )
     verb.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
-    _add_sampling(verb, "a beam search of so many instead of sampling")
+    _add_sampling(verb, "above 1 a beam search instead of sampling")
     verb.add_argument("--batch-size", type=_positive, default=16, help="captions at a time (default: 16)")
-    verb.add_argument("--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses")
-    verb.add_argument("--no-animation", action="store_true", help="features and joints only")
+    picture = verb.add_mutually_exclusive_group()
+    picture.add_argument(
+        "--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses (default: gif)"
+    )
+    picture.add_argument("--no-animation", action="store_true", help="features and joints only")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
 
 def _add_sampling(group, beams: str) -> None:
-    group.add_argument("--num-beams", type=_positive, default=1, help=f"(default: 1): {beams}")
-    group.add_argument("--temperature", type=float, help="of the sampling of motions; 0 always takes the likeliest")
-    group.add_argument("--top-p", type=float, help="sample from the likeliest that have this share together")
+    group.add_argument("--num-beams", type=_positive, default=1, help=f"{beams} (default: 1)")
+    group.add_argument("--temperature", type=float, help="of sampled motions; 0 always takes the likeliest (default: 1)")
+    group.add_argument("--top-p", type=float, help="sample from the likeliest codes that have this share together (default: 1)")
 
 
 def _add_evaluate(add) -> None:
@@ -213,9 +216,9 @@ def _add_evaluate(add) -> None:
     group.add_argument("--lengths", default="data", choices=["data", "free"], help="to ask for (default: the data's)")
     group.add_argument("--num-samples", type=_positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
-    group.add_argument("--keep", type=float, default=0.25, help="share that is given, at each end (default: 0.25)")
+    group.add_argument("--keep", type=float, default=0.25, help="share given at the start, of in-betweens also at the end (default: 0.25)")
     group = verb.add_argument_group("decoding")
-    _add_sampling(group, "captions greedily, motions sampled")
+    _add_sampling(group, "above 1 a beam search; at 1 captions are greedy, motions sampled")
     group.add_argument("--max-new-tokens", type=int, help="of captions (default: the model's)")
     group.add_argument("--batch-size", type=_positive, default=64, help="motions at a time (default: 64)")
     verb.add_argument("--update-card", action="store_true", help="put the result into the model's own card")
@@ -313,10 +316,10 @@ def _sampling(arguments: argparse.Namespace) -> dict:
 def _generate(arguments: argparse.Namespace) -> int:
     from .generation import generate_motions
 
-    if arguments.task == "text-to-motion" and not arguments.texts:
+    if arguments.task == "text-to-motion" and not (arguments.texts and all(map(str.strip, arguments.texts))):
         raise ValueError("give a TEXT: what the motion is to show.")
-    if arguments.task != "text-to-motion" and arguments.texts:
-        raise ValueError(f"{arguments.task} has no use for a TEXT.")
+    if arguments.task != "text-to-motion" and (arguments.texts or arguments.sequence):
+        raise ValueError(f"{arguments.task} has no use for a TEXT or --sequence.")
     rows = generate_motions(
         arguments.model,
         [arguments.texts] if arguments.sequence else arguments.texts,

@@ -51,16 +51,16 @@ def convert_language_model(
         the output folder.
 
     Raises:
-        FileNotFoundError: if the checkpoint or the motion tokenizer is missing.
-        ValueError: for unknown or missing keys, which are named, a table that does not fit the tokenizers, or an
-            output folder that is in use.
+        FileNotFoundError: if the checkpoint, the motion tokenizer or, for a processor, its statistics are missing.
+        ValueError: for unknown or missing keys or weights of another shape, which are named, a table that does not
+            fit the tokenizers, no text tokenizer where one is named, or an output folder that is in use.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     check_output(output)
     published = _read_language_model(checkpoint)
     check_model_folder(motion_tokenizer)
     tokenizer = MotionTokenizer.from_pretrained(motion_tokenizer)
-    words = None if text_tokenizer is None else AutoTokenizer.from_pretrained(text_tokenizer)
+    words = None if text_tokenizer is None else _read_text_tokenizer(text_tokenizer)
     config = _read_config(published, tokenizer.config, words, checkpoint)
     model = GeoMotionGPTForCausalLM(config)
     model.generation_config.update(max_new_tokens=40, do_sample=False)  # as published
@@ -70,7 +70,7 @@ def convert_language_model(
     model.load_state_dict(converted)
     parts = [model]
     if words is not None:
-        extractor = MotionFeatureExtractor.from_pretrained(motion_tokenizer)
+        extractor = _read_feature_extractor(motion_tokenizer)
         parts.append(GeoMotionGPTProcessor.from_components(extractor, words, config))
     return save_aside(output, *parts)
 
@@ -86,12 +86,32 @@ def _read_language_model(checkpoint: Path) -> dict[str, Tensor]:
     if unknown:
         raise ValueError(f"{checkpoint} has unknown keys: {', '.join(unknown[:5])} ({len(unknown)} in all).")
     weights = {key.removeprefix(PREFIX): weight for key, weight in state.items() if key.startswith(PREFIX)}
-    for key in (_POSITIONS, _HEAD):
-        if key not in weights:
-            raise ValueError(f"{checkpoint} lacks the weights of {PREFIX}{key}.")
+    for key in (_TABLE, _POSITIONS, _HEAD):
+        if key not in weights or not isinstance(weights[key], Tensor) or weights[key].dim() != 2:
+            raise ValueError(f"{checkpoint} lacks the weights of {PREFIX}{key}, or they are no matrix.")
+    odd = [key for key, weight in weights.items() if not isinstance(weight, Tensor)]
+    if odd:
+        raise ValueError(f"{checkpoint} has no tensor for {PREFIX}{odd[0]}.")
     if not torch.equal(weights[_HEAD], weights[_TABLE]):
         raise ValueError(f"{checkpoint}: {PREFIX}{_HEAD} is not {PREFIX}{_TABLE}; the published model ties the two.")
     return weights
+
+
+def _read_text_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: no folder of a text tokenizer, and none to be had from the Hub: {error}") from error
+
+
+def _read_feature_extractor(motion_tokenizer: str | Path) -> MotionFeatureExtractor:
+    try:
+        return MotionFeatureExtractor.from_pretrained(motion_tokenizer)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{motion_tokenizer} holds no preprocessor_config.json, which a processor needs: convert the motion "
+            "tokenizer with --data, or leave out the text tokenizer."
+        ) from error
 
 
 def _read_config(
@@ -115,7 +135,7 @@ def _read_config(
         text_vocab_size=num_text,
         n_embd=width,
         n_positions=len(weights[_POSITIONS]),
-        n_layer=1 + max((int(match[1]) for key in weights if (match := _LAYER.match(key))), default=-1),
+        n_layer=1 + max((int(match[1]) for key in weights if (match := _LAYER.match(key))), default=0),
         n_head=width // _HEAD_WIDTH,
         bos_token_id=end,
         eos_token_id=end,

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoProcessor, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from geomotiongpt import GeoMotionGPTForCausalLM, MotionTokenizer, MotionTokenizerConfig
+from geomotiongpt.checkpoints import save_aside
 from geomotiongpt.cli import main
 from geomotiongpt.convert_language_model import PREFIX, convert_language_model
 
@@ -187,6 +188,15 @@ def test_incomplete_and_foreign_checkpoints_are_refused(weights, motion_tokenize
     refuse(changed(weights, transformer__ln_f__weight=None), r"lacks the weights of transformer\.ln_f\.weight")
     refuse(changed(weights, transformer__wpe__weight=None), r"lacks the weights of .*transformer\.wpe\.weight")
     refuse(changed(weights, lm_head__weight=None), r"lacks the weights of .*lm_head\.weight")
+    no_layers = {key: weight for key, weight in weights.items() if ".h." not in key}
+    refuse(no_layers, r"lacks the weights of transformer\.h\.0\.")
+    flat = torch.ones(3)
+    refuse(
+        changed(weights, transformer__wte__weight=flat, lm_head__weight=flat), r"wte\.weight, or they are no matrix"
+    )
+    refuse(changed(weights, transformer__wpe__weight=torch.ones(())), r"wpe\.weight, or they are no matrix")
+    refuse(changed(weights, lm_head__weight="text"), r"lm_head\.weight, or they are no matrix")
+    refuse(changed(weights, transformer__ln_f__bias=3.0), f"has no tensor for {PREFIX}transformer.ln_f.bias")
     refuse(changed(weights, transformer__wte__weight=None), "it is not a published GeoMotionGPT caption model")
     refuse(changed(weights, codebook_projection__weight=torch.ones(2)), "for codebook_projection.weight; wanted no su")
     refuse({**weights, "codebook_projection.bias": torch.ones(2)}, "unknown keys: codebook_projection.bias")
@@ -203,7 +213,29 @@ def test_incomplete_and_foreign_checkpoints_are_refused(weights, motion_tokenize
         changed(weights, transformer__wte__weight=few, lm_head__weight=few.clone()),
         "a table of 35 rows; that are not 32 motion codes and 3 rows for start, end and mask",
     )
-    refuse({**weights, "vae.payload": print}, "not a checkpoint of plain tensors")
+    refuse(
+        {**weights, "vae.payload": print}, "plain tensors: it would run code of .*print.* save its state dict alone"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off", b"\x80\x02}q\x00(X"])
+@pytest.mark.parametrize("name", ["m2t.ckpt", "m2t.bin", "m2t.safetensors"])
+def test_files_that_are_no_checkpoint_are_refused(motion_tokenizer, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="is not a checkpoint of plain tensors, or is damaged: .+"):
+        convert_language_model(tmp_path / name, tmp_path / "model", motion_tokenizer=motion_tokenizer)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_save_that_fails_leaves_nothing(tiny_tokenizer_model, tmp_path):
+    class FullDisk:
+        def save_pretrained(self, folder):
+            assert (folder / "model.safetensors").is_file(), "the first part is there already"
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        save_aside(tmp_path / "model", tiny_tokenizer_model, FullDisk())
+    assert not list(tmp_path.iterdir())
 
 
 def test_tokenizers_of_another_model_are_refused(weights, motion_tokenizer, trained_text_tokenizer, tmp_path):
@@ -215,6 +247,14 @@ def test_tokenizers_of_another_model_are_refused(weights, motion_tokenizer, trai
         convert_language_model(tmp_path / "m2t.ckpt", tmp_path / "model", motion_tokenizer=tmp_path / "16", **options)
     with pytest.raises(FileNotFoundError, match="absent: no such folder"):
         convert_language_model(tmp_path / "m2t.ckpt", tmp_path / "model", motion_tokenizer=tmp_path / "absent")
+    for wrong in (tmp_path / "no_words", motion_tokenizer):
+        options = {"motion_tokenizer": motion_tokenizer, "text_tokenizer": wrong}
+        with pytest.raises(ValueError, match=f"{wrong.name}: no folder of a text tokenizer, and none to be had"):
+            convert_language_model(tmp_path / "m2t.ckpt", tmp_path / "model", **options)
+    MotionTokenizer.from_pretrained(motion_tokenizer).save_pretrained(tmp_path / "bare")
+    options = {"motion_tokenizer": tmp_path / "bare", "text_tokenizer": trained_text_tokenizer}
+    with pytest.raises(FileNotFoundError, match="bare holds no preprocessor_config.json.*tokenizer with --data, or"):
+        convert_language_model(tmp_path / "m2t.ckpt", tmp_path / "model", **options)
     with pytest.raises(FileNotFoundError, match=r"m2t\.pth: no such checkpoint"):
         convert_language_model(tmp_path / "m2t.pth", tmp_path / "model", motion_tokenizer=motion_tokenizer)
     (tmp_path / "model").mkdir()

@@ -223,7 +223,7 @@ def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_process
     assert not [name for name in by_command if name.startswith(("checkpoint", "adapter")) or name.endswith(".bin")]
     for files in (pushed, by_command):
         card = ModelCard(files["README.md"].decode()).data
-        assert card.model_name == "tiny" and "motion-to-text" in card.tags
+        assert card.model_name == "tiny" and "motion-to-text" in card.tags and "text-to-motion" not in card.tags
         assert {result.metric_type: result.metric_value for result in card.eval_results} == {
             "action": 0.75,
             "gram_error": 0.5,

@@ -46,6 +46,10 @@ DURATIONS = "durations.jsonl"
 _NUM_EXAMPLES = 4
 _CLOSE = 0.1  # of a length: what counts as the length asked for
 _SEAM_LIMIT = 2.0  # times the data's 99th percentile
+_BASELINES = {
+    "motion-prediction": "the features of the last given frame, without the root's velocity",
+    "motion-in-between": "features on a line from the last given frame to the next",
+}
 
 
 @dataclass(frozen=True)
@@ -206,8 +210,9 @@ def evaluate_completion(
     Returns:
         the result; None in all processes but the first. `ade_mm` and `fde_mm` are the mean distance of the joints from
         the real ones over the frames that were made, and at the last of them, relative to the root; `world_...` the
-        same in the world. `seam_displacement_...` is how far the joint that moves furthest goes between the last frame
-        that was given and the first that was made, or the reverse.
+        same in the world; `baseline_...` those of a pose that is held, or of poses on a line between the two ends.
+        `seam_displacement_...` is how far the joint that moves furthest goes between the last frame that was given and
+        the first that was made, or the reverse.
 
     Raises:
         ValueError: as the parts do, each naming the thing.
@@ -219,19 +224,23 @@ def evaluate_completion(
     motions = [group[0] for group in made.motions]
     unit, representation = run.processor.feature_extractor.downsampling_factor, population.representation
     real = [motion[: len(motion) // unit * unit] for motion in motions_of(run.dataset)]
+    plain = _plain_completions(real, made, unit, representation)
     metrics: dict[str, Any] = {
         "given_codes_kept": share(_codes_kept(run, made, real)),
         **_errors(motions, real, made, unit, representation),
+        **prefixed("baseline", _errors(plain, real, made, unit, representation)),
         **_seams(motions, real, made, unit, representation),
     }
     protocol: dict[str, Any] = {"given": request.keep, "seed_of_motions": request.seed, "seam_limit": _SEAM_LIMIT}
+    protocol |= {"baseline": _BASELINES[request.task]}
     if evaluator is not None:
         fitting, num_cut = _cut(motions, evaluator)
         metrics |= measure_motions(fitting, run.dataset, evaluator, has_texts=False)
         protocol |= {"motions_cut_for_the_evaluator": num_cut}
         protocol |= describe_evaluator(evaluator, len(motions), len(motions))
     metrics |= compare_physics(motions, motions_of(run.dataset), representation)
-    names = [f"{start} codes given, {end} at the end" for start, end in made.given_codes]
+    seconds = [[unit * count / run.fps for count in given] for given in made.given_codes]
+    names = [f"given: the first {start:.1f} s" + f", the last {end:.1f} s" * (end > 0) for start, end in seconds]
     return run.finish(request.task, protocol, metrics, _draw_examples(run, motions, names))
 
 
@@ -256,7 +265,8 @@ def evaluate_durations(
 
     Returns:
         the result; None in all processes but the first. Answers without a duration count as wrong, and have no part
-        in the mean error. `ground_truth_...` is the error of who counts the codes, which lack a motion's last frames.
+        in the mean error. `ground_truth_...` is the error of who counts the codes, which lack a motion's last frames;
+        `baseline_...` are of the constant with the smallest mean error, the median of these motions.
 
     Raises:
         ValueError: as the parts do, each naming the thing.
@@ -279,18 +289,18 @@ def evaluate_durations(
     counted = [
         read_duration(state_duration(frames // unit * unit / run.fps)) for frames in motion_lengths(run.dataset)
     ]
-    errors = [abs(seconds - right) for seconds, right in zip(said, truth, strict=True) if seconds is not None]
-    close = [
-        seconds is not None and abs(seconds - right) <= _CLOSE * right
-        for seconds, right in zip(said, truth, strict=True)
-    ]
+    constant = float(np.median(truth))
     metrics = {
         "duration_answered": share([seconds is not None for seconds in said]),
-        "duration_error_seconds": float(np.mean(errors)) if errors else None,
-        "duration_within_10_percent": share(close),
+        **_duration_errors(said, truth),
+        **prefixed("baseline", _duration_errors([constant] * len(truth), truth)),
         "ground_truth_duration_error_seconds": float(np.abs(np.array(counted, float) - truth).mean()),
     }
-    protocol = {"direction": "motion-to-text", "truth": "frames of the motion by frames a second"}
+    protocol = {
+        "direction": "motion-to-text",
+        "truth": "frames of the motion by frames a second",
+        "baseline": f"always {constant:g} seconds, the median",
+    }
     return run.finish("motion-duration", protocol, metrics, {})
 
 
@@ -357,7 +367,17 @@ def _judge(judge: Judge, run: _Run, motions: Sequence[np.ndarray], prompts: Sequ
 def _lengths(motions: Sequence[np.ndarray], dataset: HFDataset) -> dict[str, Any]:
     wanted = np.array(motion_lengths(dataset))
     errors = np.abs(np.array([len(motion) for motion in motions]) - wanted) / wanted
-    return {"length_error": float(errors.mean()), "length_within_10_percent": share((errors <= _CLOSE).tolist())}
+    return {"relative_length_error": float(errors.mean()), "length_within_10_percent": share((errors <= _CLOSE).tolist())}
+
+
+def _duration_errors(said: Sequence[float | None], truth: np.ndarray) -> dict[str, Any]:
+    pairs = list(zip(said, truth.tolist(), strict=True))
+    errors = [abs(seconds - right) for seconds, right in pairs if seconds is not None]
+    close = [seconds is not None and abs(seconds - right) <= _CLOSE * right for seconds, right in pairs]
+    return {
+        "duration_error_seconds": float(np.mean(errors)) if errors else None,
+        "duration_within_10_percent": share(close),
+    }
 
 
 def _cut(motions: Sequence[np.ndarray], evaluator: Evaluator) -> tuple[list[np.ndarray], int]:
@@ -415,6 +435,26 @@ def _errors(
     return {name: float(np.mean(values)) for name, values in errors.items()}
 
 
+def _plain_completions(
+    real: Sequence[np.ndarray], made: MadeMotions, unit: int, representation: str
+) -> list[np.ndarray]:
+    """What needs no model: the last given pose held, or poses on a line between the two ends."""
+    slices = get_motion_representation(representation).feature_slices
+    plain = []
+    for target, (start, end) in zip(real, made.given_codes, strict=True):
+        first, stop = start * unit, len(target) - end * unit
+        motion = np.array(target)
+        if end:
+            shares = np.linspace(0, 1, stop - first + 2)[1:-1, None]
+            motion[first:stop] = (1 - shares) * target[first - 1] + shares * target[stop]
+        else:
+            motion[first:stop] = target[first - 1]
+            for name in ("root_yaw", "root_velocity"):
+                motion[first:stop, slices[name]] = 0
+        plain.append(motion)
+    return plain
+
+
 def _seams(
     motions: Sequence[np.ndarray], real: Sequence[np.ndarray], made: MadeMotions, unit: int, representation: str
 ) -> dict[str, Any]:
@@ -431,13 +471,16 @@ def _seams(
             values.append(steps[name][start * unit - 1])
             if end:
                 values.append(steps[name][len(target) - end * unit - 1])
-    limit = _SEAM_LIMIT * float(np.percentile(np.concatenate(everywhere), 99))
-    crossed = np.array(seams["made"])
+    usual = float(np.percentile(np.concatenate(everywhere), 99))
+    crossed, limit = np.array(seams["made"]), _SEAM_LIMIT * usual
     return {
         "seam_displacement_mm": float(crossed.mean()),
         "seam_displacement_p99_mm": float(np.percentile(crossed, 99)),
         "seam_displacement_max_mm": float(crossed.max()),
+        "seam_above_data_p99": share((crossed > usual).tolist()),
         "seam_within_limit": share((crossed <= limit).tolist()),
+        "ground_truth_displacement_p99_mm": usual,
         "ground_truth_seam_displacement_mm": float(np.mean(seams["real"])),
+        "ground_truth_seam_above_data_p99": share((np.array(seams["real"]) > usual).tolist()),
         "ground_truth_seam_limit_mm": limit,
     }

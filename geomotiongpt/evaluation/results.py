@@ -99,8 +99,8 @@ def format_score(value: Any) -> str:
 def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
     """Entries of a model card's model-index, one for each metric of the model that has a value.
 
-    Those of ground truth and the floor of FID are no metrics of the model. `metric_config` says by which convention
-    or evaluator a metric was taken.
+    Those of ground truth and baselines, and the floor of FID, are no metrics of the model. `metric_config` says by
+    which convention or evaluator a metric was taken.
 
     Args:
         result: in the common schema.
@@ -121,7 +121,7 @@ def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
             metric_config=_metric_config(key, protocol),
         )
         for key, value in values.items()
-        if value is not None and not key.startswith("ground_truth_") and key != "fid_floor"
+        if value is not None and not key.startswith(("ground_truth_", "baseline_")) and key != "fid_floor"
     ]
 
 

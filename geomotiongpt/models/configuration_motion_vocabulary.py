@@ -30,6 +30,7 @@ class MotionVocabularyConfig(PreTrainedConfig):
         orthonormality_weight: lambda', weight of the geometric constraint beside the cross entropy.
         max_motion_codes: codes of the longest motion that the language model was trained on; longer ones are generated
             with a sliding window. None: as many as fit into its positions.
+        trained_tasks: names of the tasks that it was trained on, see `task_prompts.TASKS`. None: unknown.
         freeze_text_embeddings: whether the text rows stay as they are (for a pretrained base; a random base must
             train them).
 
@@ -50,6 +51,7 @@ class MotionVocabularyConfig(PreTrainedConfig):
     num_code_clusters: int = 8
     orthonormality_weight: float = 1e-2
     max_motion_codes: int | None = None
+    trained_tasks: list[str] | None = None
     freeze_text_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
@@ -66,6 +68,22 @@ class MotionVocabularyConfig(PreTrainedConfig):
         check_geometric_constraint(
             self.geometric_constraint, self.spectral_form, self.num_code_clusters, self.num_motion_codes
         )
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in `PreTrainedConfig`, which would take over another model's configuration with a warning.
+
+        Raises:
+            ValueError: if it is the configuration of another kind of model.
+        """
+        met = config_dict.get("model_type", cls.model_type)
+        if met != cls.model_type:
+            raise ValueError(
+                f"this is the configuration of a {met!r} model, wanted {cls.model_type!r}: a trained motion-language "
+                "model is loaded with `AutoModelForCausalLM`, and a plain language model becomes one by "
+                "`from_components`."
+            )
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def num_motion_codes(self) -> int:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .modeling_motion_tokenizer import MotionTokenizer
 from .processing_geomotiongpt import GeoMotionGPTProcessor
 from .task_prompts import MotionTaskExample, get_task
+
+logger = logging.get_logger(__name__)
 
 _OUTSIDE, _OPENED, _INSIDE = range(3)
 _STATED_LENGTH = 24  # tokens, at most, for the length that a prompt may state
@@ -269,6 +271,9 @@ class MotionGenerationMixin:
                 a gap or with two, a length that is shorter than what is given, or several motions with a streamer.
         """
         processor = processor or self._load_processor()
+        trained = self.config.trained_tasks
+        if trained is not None and task not in trained:
+            logger.warning(f"the model was trained on {', '.join(trained)}, not on {task}: expect noise.")
         motions = self._motions_to_make(processor, text, motion_values, motion_mask, task, num_frames)
         motions = [replace(motion, codes=[*motion.codes]) for motion in motions for _ in range(num_samples)]
         if streamer is not None:

@@ -149,13 +149,13 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             the model, an instance of this class.
 
         Raises:
-            ValueError: if the base is of another kind, the codes are wider than its embedding, or a geometric option
-                does not exist.
+            ValueError: if the base is of another kind or has no head, the codes are wider than its embedding, or a
+                geometric option does not exist.
         """
         if free_rows_start not in FREE_ROWS_STARTS:
             raise ValueError(f"free_rows_start is {free_rows_start!r}; use one of {', '.join(FREE_ROWS_STARTS)}.")
         base, tokenizer = _load_components(language_model, motion_tokenizer)
-        cls._check_base(base.config.model_type)
+        cls._check_base(base)
         config = cls.config_class(
             **{name: getattr(base.config, name) for name in base.config.to_dict() if name not in _NOT_OF_THE_BASE},
             text_vocab_size=base.config.vocab_size,
@@ -178,13 +178,23 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         return model
 
     @classmethod
-    def _check_base(cls, model_type: str) -> None:
+    def _check_base(cls, base: PreTrainedModel) -> None:
+        model_type = base.config.model_type
+        if isinstance(base, MotionVocabularyMixin):
+            raise ValueError(
+                f"the language model is a {model_type!r} and has a motion vocabulary already: load it with "
+                "`from_pretrained`; `swap_projection` gives it another projection."
+            )
         if model_type != cls.base_model_type:
             others = [f"{name} a {kind!r}" for kind, name in _CLASS_OF_BASE.items() if kind != cls.base_model_type]
             fitting = _CLASS_OF_BASE.get(model_type)
             way_out = f"use {fitting}" if fitting else f"{', '.join(others)}"
             raise ValueError(
                 f"the language model is a {model_type!r}; {cls.__name__} takes a {cls.base_model_type!r}: {way_out}."
+            )
+        if base.get_output_embeddings() is None:
+            raise ValueError(
+                f"the language model is a {type(base).__name__} without a head: load it with `AutoModelForCausalLM`."
             )
 
     @torch.no_grad()
@@ -273,16 +283,23 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             ValueError: for what `geometric_loss` does not know; the model is then as before.
         """
         config = self.config
-        form, clusters = spectral_form or config.spectral_form, num_code_clusters or config.num_code_clusters
+        form = config.spectral_form if spectral_form is None else spectral_form
+        clusters = config.num_code_clusters if num_code_clusters is None else num_code_clusters
         check_geometric_constraint(constraint, form, clusters, config.num_motion_codes)
         config.geometric_constraint, config.spectral_form, config.num_code_clusters = constraint, form, clusters
-        self.code_clusters = self._cluster_codes() if constraint == "cluster" else None
+        device = self.motion_embedding_scale.device
+        self.code_clusters = self._cluster_codes().to(device) if constraint == "cluster" else None
 
     def _coordinates(self, code_dim: int) -> tuple[Tensor, Tensor]:
-        """Q (hidden_size, code_dim) with orthonormal columns and C (num_motion_codes, code_dim): E = s C Q^T."""
+        """Q (hidden_size, code_dim) with orthonormal columns and C (num_motion_codes, code_dim): E = s C Q^T.
+
+        Of free rows Q has the directions of the largest singular values: E is s C Q^T if it spans no more than those.
+        """
         codes, kind = self.motion_codebook.weight.double(), self.config.projection
         if kind in _FREE_ROWS:
             basis = torch.linalg.svd(codes).Vh[:code_dim].T
+            # Codes that are wider than the embedding ("linear" alone takes them) have dimensions to spare.
+            basis = functional.pad(basis, (0, code_dim - basis.shape[1]))
             return basis, codes @ basis
         matrix = cast(Tensor, self.motion_projection.matrix).double()
         if kind == "linear":
@@ -390,14 +407,17 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
                 less time and memory.
 
         Raises:
-            ValueError: without input, or if logits are to be skipped and there are no labels.
+            ValueError: without input or with both, for a motion without `input_ids`, or if logits are to be skipped
+                and there are no labels.
         """
         if skip_logits and labels is None:
             raise ValueError("`skip_logits=True` leaves nothing to return without `labels`.")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either `input_ids` or `inputs_embeds`.")
+        if input_ids is None and motion_values is not None:
+            raise ValueError("`motion_values` take the place of placeholders: give `input_ids`, not `inputs_embeds`.")
         motion_vocabulary = self._motion_vocabulary()
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("give either `input_ids` or `inputs_embeds`.")
+        if input_ids is not None:
             if motion_values is not None:
                 input_ids = self.encode_motion(input_ids, motion_values, motion_mask)
                 if labels is not None:
@@ -544,7 +564,8 @@ def _load_components(
     if tokenizer.config.model_type == MotionTokenizerConfig.model_type:
         return language_model, tokenizer
     if not hasattr(tokenizer, "to_motion_tokenizer"):
-        raise ValueError(f"the motion tokenizer is a {tokenizer.config.model_type!r}: give a MotionTokenizer.")
+        inside = " (the one in its folder `motion_tokenizer`)" if isinstance(tokenizer, MotionVocabularyMixin) else ""
+        raise ValueError(f"the motion tokenizer is a {tokenizer.config.model_type!r}: give a MotionTokenizer{inside}.")
     return language_model, tokenizer.to_motion_tokenizer()  # of another quantiser
 
 

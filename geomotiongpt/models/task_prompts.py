@@ -6,7 +6,7 @@ prompt whose answer is a motion is followed by `<motion>` and the codes that are
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -150,6 +150,17 @@ def read_duration(text: str) -> float | None:
     return float(match[1]) if match else None
 
 
+def stated_numbers(tasks: Sequence[str], seconds: Iterable[float]) -> list[str]:
+    """The numbers that prompts and answers of some tasks state for such durations ("7.4"); none if they state none."""
+    if not _state_durations(tasks):
+        return []
+    return list(dict.fromkeys(state_duration(length).split()[0] for length in seconds))
+
+
+def _state_durations(tasks: Sequence[str]) -> bool:
+    return any(get_task(name).timed_wordings or get_task(name).answer == "duration" for name in tasks)
+
+
 def split_prompt(prompt: str) -> Iterator[tuple[str, str]]:
     """Pieces of a prompt in their order: ("words", text) or ("field", name)."""
     for index, piece in enumerate(_FIELD.split(prompt)):
@@ -158,7 +169,7 @@ def split_prompt(prompt: str) -> Iterator[tuple[str, str]]:
 
 
 def prompt_words(tasks: Sequence[str], num_wordings: int | None = None) -> list[str]:
-    """The words of the prompts of some tasks, without their fields, for whoever trains a text tokenizer.
+    """The words of the prompts of some tasks, without what fills their fields, for whoever trains a text tokenizer.
 
     Args:
         tasks: their names.
@@ -168,4 +179,5 @@ def prompt_words(tasks: Sequence[str], num_wordings: int | None = None) -> list[
     for name in tasks:
         task = get_task(name)
         prompts += [*task.wordings[:num_wordings], *task.timed_wordings[:num_wordings]]
-    return [piece for prompt in prompts for kind, piece in split_prompt(prompt) if kind == "words"]
+    words = [piece for prompt in prompts for kind, piece in split_prompt(prompt) if kind == "words"]
+    return [*words, " " + state_duration(1).split()[1]] if _state_durations(tasks) else words

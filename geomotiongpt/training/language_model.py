@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset as HFDataset
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
+    AddedToken,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -23,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..checkpoints import load_captioner
 from ..data.training_sets import MotionCaptionDataset, MotionTaskCollator, normalised_clips
+from ..evaluation.captioner import motion_lengths
 from ..evaluation.reconstruction import encode_clips
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_geomotion_llama import GeoMotionLlamaForCausalLM
@@ -31,7 +33,7 @@ from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.motion_vocabulary import MotionVocabularyMixin
 from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
-from ..models.task_prompts import prompt_words
+from ..models.task_prompts import prompt_words, stated_numbers
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
@@ -146,9 +148,15 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
 
     if model_args.trained_model is None:
-        prompts = prompt_words(list(args.tasks), args.prompt_wordings)
-        motion_tokenizer = AutoModel.from_pretrained(source)
-        model, text_tokenizer = build_language_model(model_args, motion_tokenizer, train_set["captions"], prompts)
+        tasks, unit = list(args.tasks), feature_extractor.downsampling_factor
+        lengths = range(unit, max(motion_lengths(train_set)) + 1, unit)
+        model, text_tokenizer = build_language_model(
+            model_args,
+            AutoModel.from_pretrained(source),
+            train_set["captions"],
+            prompt_words(tasks, args.prompt_wordings),
+            stated_numbers(tasks, [frames / feature_extractor.sampling_rate for frames in lengths]),
+        )
         processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
     model.generation_config.update(
         **{"max_new_tokens": 40, "do_sample": False, **sections["generation"]},
@@ -195,6 +203,7 @@ def build_language_model(
     motion_tokenizer: MotionTokenizer,
     captions: Iterable[Sequence[str]],
     prompts: Sequence[str] | None = None,
+    numbers: Sequence[str] = (),
 ) -> tuple[MotionVocabularyMixin, PreTrainedTokenizerBase]:
     """A pretrained or random language model joined with a motion tokenizer, and the tokenizer of its text.
 
@@ -203,6 +212,7 @@ def build_language_model(
         motion_tokenizer: trained in the first stage.
         captions: of the training motions; a byte-level BPE is trained on them for a random base.
         prompts: the words of the prompts, which that BPE learns too; by default those of captioning.
+        numbers: that the prompts state; each becomes a token of that BPE.
 
     Raises:
         ValueError: for a base of another kind than `LANGUAGE_MODELS` has, or options that do not fit.
@@ -213,7 +223,7 @@ def build_language_model(
         text_tokenizer = AutoTokenizer.from_pretrained(args.language_model)
         base = AutoModelForCausalLM.from_pretrained(args.language_model)
     else:
-        text_tokenizer = train_text_tokenizer(captions, args.text_vocab_size or 2000, prompts)
+        text_tokenizer = train_text_tokenizer(captions, args.text_vocab_size or 2000, prompts, numbers)
         end = text_tokenizer.eos_token_id
         values = {"bos_token_id": end, "eos_token_id": end, **(args.language_model_config or {})}
         kind = _check_base(values.pop("model_type", "gpt2"))
@@ -235,7 +245,10 @@ def _check_base(model_type: str) -> str:
 
 
 def train_text_tokenizer(
-    captions: Iterable[Sequence[str]], vocab_size: int, prompts: Sequence[str] | None = None
+    captions: Iterable[Sequence[str]],
+    vocab_size: int,
+    prompts: Sequence[str] | None = None,
+    numbers: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on captions and prompts, for a language model that starts from nothing.
 
@@ -243,6 +256,8 @@ def train_text_tokenizer(
         captions: the captions of each motion.
         vocab_size: largest vocabulary, the 256 bytes and the end of text included.
         prompts: the words of the prompts; by default those of captioning.
+        numbers: durations that the prompts state. Each becomes one more token: a small model that starts from nothing
+            has enough to do without reading digits.
     """
     trainer = ByteLevelBPETokenizer()
     texts = [" " + caption for group in captions for caption in group]
@@ -250,7 +265,11 @@ def train_text_tokenizer(
     # As often as captions, so that the words of a prompt become few tokens.
     texts += list(prompts) * max(1, 2 * len(texts) // len(prompts))
     trainer.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False)
-    return PreTrainedTokenizerFast(tokenizer_object=trainer._tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trainer._tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT
+    )
+    tokenizer.add_tokens([AddedToken(number, single_word=True, normalized=False) for number in numbers])
+    return tokenizer
 
 
 def caption_codes(
@@ -294,6 +313,7 @@ def _make_trainer(
     eval_codes = _encode(tokenizer, extractor, eval_set, 1)
     longest = max(len(codes) for group in train_codes for codes in group)
     model.config.max_motion_codes = longest
+    model.config.trained_tasks = [task for task, weight in args.tasks.items() if weight > 0]
     mixture: dict[str, Any] = {"tasks": args.tasks, "num_wordings": args.prompt_wordings}
     train_items = MotionCaptionDataset(
         train_codes, train_set["captions"], train_set["motion_id"], seed=args.seed, **mixture

@@ -11,6 +11,10 @@ from transformers import PreTrainedModel
 from ..evaluation.results import eval_results, format_score, save_json
 from ..resources import resource
 
+_GENERATION = """
+make = pipeline("text-to-motion", model="<this repository>", trust_remote_code=True)
+make("a person walks forward.", duration=4)  # features, joints and the number of frames"""
+
 
 def write_model_card(
     folder: str | Path,
@@ -26,7 +30,7 @@ def write_model_card(
 
     Args:
         folder: where the model was saved.
-        model: the `GeoMotionGPTForCausalLM` in it.
+        model: the motion-language model in it.
         name: of the model.
         data_name: of the data set it was trained on.
         result: in the common schema; its metrics become the model-index.
@@ -36,28 +40,35 @@ def write_model_card(
     Returns:
         path of the card.
     """
-    folder = Path(folder)
+    folder, config = Path(folder), model.config
+    tasks = config.trained_tasks or ["motion-to-text"]
+    directions = [task for task in ("motion-to-text", "text-to-motion") if task in tasks]
     card_data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag=None,
-        tags=["motion-to-text", "human-motion", "geomotiongpt"],
+        tags=[*directions, "human-motion", "geomotiongpt"],
         base_model=base_model,
         model_name=name,
         eval_results=eval_results(result, data_name),
     )
-    motion = model.config.motion_tokenizer_config
+    motion = config.motion_tokenizer_config
     template = string.Template(resource("model_card.md").read_text(encoding="utf-8"))
     text = template.substitute(
         metadata=card_data.to_yaml(),
         name=name,
         data_name=data_name,
         data_licence=data_licence,
-        base_model=base_model or "none: a GPT-2 from random weights",
+        base_model=base_model or "none: random weights",
+        architecture=type(model).__name__,
+        tasks=", ".join(tasks),
+        projection=config.projection,
+        geometric_constraint=config.geometric_constraint,
+        generation=_GENERATION if "text-to-motion" in tasks else "",
         num_codes=motion.num_codes,
         code_dim=motion.code_dim,
-        embedding_dim=model.config.n_embd,
-        num_layers=model.config.n_layer,
+        embedding_dim=config.hidden_size,
+        num_layers=config.num_hidden_layers,
         frames_per_code=motion.downsampling_factor,
         command=result["command"],
         results="\n".join(f"| {key} | {format_score(value)} |" for key, value in result["metrics"].items()),

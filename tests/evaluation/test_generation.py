@@ -121,7 +121,7 @@ def test_the_result_says_what_was_measured_and_how(made, motions, judge):
     expected = ("motion_to_text_r_at_1", "label_aware_text_to_motion_r_at_1", "mm_dist", "ground_truth_mm_dist")
     expected += ("fid", "fid_floor", "fid_of_halves", "fid_over_floor", "diversity", "multimodality")
     expected += ("foot_skating_ratio", "foot_skating_over_ground_truth", "floating_mm", "ground_penetration_mm")
-    expected += ("jerk_m_per_s3", "ground_truth_jerk_m_per_s3", "length_error", "length_within_10_percent")
+    expected += ("jerk_m_per_s3", "ground_truth_jerk_m_per_s3", "relative_length_error", "length_within_10_percent")
     assert set(expected) <= set(metrics)
     assert metrics["multimodality"]["mean"] > 0
     text = (output / "report.md").read_text()
@@ -143,7 +143,7 @@ def test_lengths_are_compared_with_those_of_the_data(made, motions):
     real = [len(motion) for motion in Population(motions).dataset["motion"]]
     lengths = [len(group[0]) for group in read_motions(output / "motions").motions]
     errors = [abs(length - wanted) / wanted for length, wanted in zip(lengths, real, strict=True)]
-    assert result["metrics"]["length_error"] == pytest.approx(np.mean(errors)) and np.mean(errors) > 0.1
+    assert result["metrics"]["relative_length_error"] == pytest.approx(np.mean(errors)) and np.mean(errors) > 0.1
     assert result["metrics"]["length_within_10_percent"]["mean"] == np.mean([error <= 0.1 for error in errors])
 
 
@@ -172,7 +172,7 @@ def test_the_judge_sees_the_motions_that_were_made(made, tiny_model, tiny_proces
 def test_the_lengths_of_the_data_can_be_asked_for(motions, tiny_model_folder, tmp_path):
     population = Population(motions, mirrored=False)
     metrics = evaluate_text_to_motion(tiny_model_folder, population, tmp_path, decoding=SAMPLED)["metrics"]
-    assert metrics["length_error"] == 0 and metrics["length_within_10_percent"]["mean"] == 1
+    assert metrics["relative_length_error"] == 0 and metrics["length_within_10_percent"]["mean"] == 1
     assert "fid" not in metrics and "judged_action" not in metrics and metrics["jerk_m_per_s3"] > 0
 
 
@@ -206,7 +206,8 @@ def test_completion_keeps_what_is_given_and_measures_the_rest(completed, motions
     )
     written = read_motions(output / "motions")
     sums = {"ade_mm": [], "fde_mm": [], "world_ade_mm": [], "world_fde_mm": []}
-    crossed, steps = [], []
+    sums |= {f"baseline_{name}": [] for name in sums}
+    crossed, real_crossed, steps = [], [], []
     for row, (start, end) in enumerate(written.given_codes):
         motion = written.motions[row][0]
         target = dataset[row]["motion"][: len(motion)]
@@ -217,13 +218,26 @@ def test_completion_keeps_what_is_given_and_measures_the_rest(completed, motions
         sums["fde_mm"].append(local[stop - 1])
         sums["world_ade_mm"].append(world[first:stop].mean())
         sums["world_fde_mm"].append(world[stop - 1])
+        plain = target.astype(np.float64)
+        if between:
+            plain[first - 1 : stop + 1] = np.linspace(plain[first - 1], plain[stop], stop - first + 2)
+        else:
+            plain[first:, 3:], plain[first:, :3] = plain[first - 1, 3:], 0
+        for prefix, values in zip(("", "world_"), frame_errors(plain, target, "humanml3d"), strict=True):
+            sums[f"baseline_{prefix}ade_mm"].append(values[first:stop].mean())
+            sums[f"baseline_{prefix}fde_mm"].append(values[stop - 1])
         joints = features_to_joints(motion.astype(np.float64))
+        steps.append(joint_displacements(features_to_joints(target.astype(np.float64))))
         for frame in (first, *([stop] if between else [])):
             crossed.append(1000 * np.linalg.norm(joints[frame] - joints[frame - 1], axis=-1).max())
-        steps.append(joint_displacements(features_to_joints(target.astype(np.float64))))
+            real_crossed.append(steps[-1][frame - 1])
     for name, values in sums.items():
-        assert metrics[name] == pytest.approx(np.mean(values), rel=1e-5)
-    limit = 2 * np.percentile(np.concatenate(steps), 99)
+        assert metrics[name] == pytest.approx(np.mean(values), rel=1e-4), name
+    usual = np.percentile(np.concatenate(steps), 99)
+    assert metrics["ground_truth_displacement_p99_mm"] == pytest.approx(usual)
+    assert metrics["seam_above_data_p99"]["mean"] == np.mean(np.array(crossed) > usual)
+    assert metrics["ground_truth_seam_above_data_p99"]["mean"] == np.mean(np.array(real_crossed) > usual)
+    limit = 2 * usual
     assert metrics["ground_truth_seam_limit_mm"] == pytest.approx(limit)
     assert metrics["seam_displacement_mm"] == pytest.approx(np.mean(crossed))
     assert metrics["seam_displacement_max_mm"] == pytest.approx(max(crossed))
@@ -288,6 +302,9 @@ def test_durations_are_read_from_the_answers(motions, tiny_model_folder, tmp_pat
     expected = (0.05 * (count - 2) + 0.2 * seconds[1]) / (count - 1)
     assert metrics["duration_error_seconds"] == pytest.approx(expected, abs=0.006)
     assert 0 <= metrics["ground_truth_duration_error_seconds"] < 8 / 20
+    off = np.abs(np.array(seconds) - np.median(seconds))
+    assert metrics["baseline_duration_error_seconds"] == pytest.approx(off.mean())
+    assert metrics["baseline_duration_within_10_percent"]["mean"] == np.mean(off <= 0.1 * np.array(seconds))
 
 
 # The command line

@@ -72,6 +72,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_entries_of_a_card_are_of_the_task_and_the_model_alone():
     metrics = {"fid": 3.0, "fid_floor": {"mean": 2.0, "ci95": 0.1, "n": 20}, "ground_truth_diversity": 5.0}
+    metrics |= {"baseline_ade_mm": 4.0}
     metrics |= {"fid_over_floor": {"mean": 1.5, "ci95": 0.1, "n": 20}, "foot_skating_over_ground_truth": None}
     for task, name in (("text-to-motion", "Text to motion"), ("motion-to-text", "Motion captioning")):
         protocol = {"task": task, "evaluator_sha256": "0123456789abcdef"}

@@ -374,3 +374,11 @@ def test_batch_makes_what_single_calls_make(model, tiny_processor):
         alone = model.generate_motion(text, num_frames=64, processor=tiny_processor)
         assert codes_of(alone)[0] == codes_of(together)[row]
         np.testing.assert_allclose(alone.motion_values[0], together.motion_values[row], rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_that_the_model_was_not_trained_on_is_warned_of(model, tiny_processor, caplog):
+    model.config.trained_tasks = ["motion-to-text", "unconditional"]
+    model.generate_motion(task="unconditional", num_frames=8, processor=tiny_processor)
+    assert not caplog.messages
+    model.generate_motion("a person walks", num_frames=8, processor=tiny_processor)
+    assert "trained on motion-to-text, unconditional, not on text-to-motion" in caplog.text

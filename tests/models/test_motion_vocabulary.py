@@ -376,6 +376,18 @@ def test_more_free_rows_than_directions_keep_those_that_matter_most(tiny_languag
     torch.testing.assert_close(lost, torch.linalg.svdvals(embeddings)[16:].norm())
 
 
+def test_free_rows_narrower_than_the_codes_become_linear_ones_that_train(tiny_language_model):
+    """Codes of 64 dimensions in an embedding of 48 leave some to spare."""
+    wide = MotionTokenizer(MotionTokenizerConfig(num_codes=8, code_dim=64, hidden_size=8))
+    model = GeoMotionGPTForCausalLM.from_components(tiny_language_model, wide, projection="dense_random")
+    embeddings = model.motion_embeddings.detach()
+    model.swap_projection("linear")
+    assert model.motion_codebook.weight.shape == (8, 64)
+    torch.testing.assert_close(model.motion_embeddings, embeddings, rtol=1e-5, atol=1e-5)
+    model.motion_embeddings.square().sum().backward()
+    assert model.motion_codebook.weight.grad.abs().sum() > 0 and model.motion_projection.weight.grad.abs().sum() > 0
+
+
 def test_a_swap_keeps_device_type_and_frozen_state(join):
     model = join().to(torch.bfloat16)
     model.motion_codebook.weight.requires_grad_(False)
@@ -385,7 +397,33 @@ def test_a_swap_keeps_device_type_and_frozen_state(join):
     assert not model.motion_codebook.weight.requires_grad
 
 
+def test_no_clusters_at_all_are_refused_in_a_swap(join):
+    model = join()
+    with pytest.raises(ValueError, match="num_code_clusters is 0; of 32 codes"):
+        model.swap_constraint("cluster", num_code_clusters=0)
+    with pytest.raises(ValueError, match="spectral_form is ''; use 'log_determinant' or"):
+        model.swap_constraint("spectral", spectral_form="")
+    assert model.config.geometric_constraint == "orthonormal" and model.code_clusters is None
+
+
+def test_only_the_main_process_writes(join, tmp_path):
+    """The motion tokenizer beside the model, too."""
+    join().save_pretrained(tmp_path, is_main_process=False)
+    assert not list(tmp_path.iterdir())
+
+
 # Motion as the answer
+
+
+def test_contradictory_inputs_are_refused(join, batch):
+    """Rather than that one of them is left unread."""
+    model = join()
+    embeddings = torch.zeros(3, 4, 48)
+    for inputs in ({}, {"input_ids": batch["input_ids"], "inputs_embeds": embeddings}):
+        with pytest.raises(ValueError, match="give either `input_ids` or `inputs_embeds`"):
+            model(**inputs)
+    with pytest.raises(ValueError, match="give `input_ids`, not `inputs_embeds`"):
+        model(inputs_embeds=embeddings, motion_values=batch["motion_values"])
 
 
 def test_placeholders_in_the_labels_become_the_codes_in_their_places(join, batch):

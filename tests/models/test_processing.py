@@ -6,7 +6,8 @@ import torch
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from geomotiongpt import GeoMotionGPTConfig, GeoMotionGPTProcessor, MotionFeatureExtractor, MotionTokenizerConfig
-from geomotiongpt.models.task_prompts import TASKS, MotionTaskExample, read_duration
+from geomotiongpt.models.task_prompts import TASKS, MotionTaskExample, prompt_words, read_duration, stated_numbers
+from geomotiongpt.training.language_model import train_text_tokenizer
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
 
@@ -277,3 +278,19 @@ def test_feature_extractor_of_another_motion_tokenizer_is_refused(text_tokenizer
         GeoMotionGPTProcessor.from_components(
             MotionFeatureExtractor(**options), text_tokenizer, config_for(len(text_tokenizer))
         )
+
+
+def test_the_numbers_that_prompts_state_are_those_of_the_tasks_that_state_any():
+    seconds = [frames / 20 for frames in (4, 8, 12, 12, 148)]
+    assert stated_numbers(["motion-to-text", "text-to-motion"], seconds) == ["0.2", "0.4", "0.6", "7.4"]
+    assert stated_numbers(["motion-duration"], seconds) == ["0.2", "0.4", "0.6", "7.4"]
+    assert stated_numbers(["motion-to-text"], seconds) == []
+    assert " seconds" in prompt_words(["motion-duration"]) and " seconds" not in prompt_words(["motion-to-text"])
+
+
+def test_a_number_is_one_token_of_a_text_tokenizer_that_knows_it():
+    tokenizer = train_text_tokenizer([["a person walks 7.4 metres"]], 300, None, ["7.4", "0.2"])
+    for text, tokens in ((" for 7.4 seconds", 1), (" for 17.4 seconds", 0), (" 7.45", 0), (" 0.2.", 1)):
+        ids = tokenizer(text).input_ids
+        assert sum(token in ("7.4", "0.2") for token in tokenizer.convert_ids_to_tokens(ids)) == tokens
+        assert tokenizer.decode(ids) == text

@@ -147,8 +147,14 @@ def test_second_stage_learns_every_task_under_any_schedule_of_lambda(train_model
     assert multipliers == pytest.approx([1, 1.5, 2, 2.5, 3, 2.25, 1.5, 0.75], rel=0.05, abs=0.05)
     assert any("eval_loss" in row for row in history(run))
     model = GeoMotionGPTForCausalLM.from_pretrained(run)
+    assert model.config.trained_tasks == [name.split(":")[0] for name in tasks.strip("{}").split(", ")]
     longest = model.config.max_motion_codes
-    assert longest * model.motion_tokenizer.config.downsampling_factor <= 200
+    unit = model.motion_tokenizer.config.downsampling_factor
+    assert longest * unit <= 200
+    # A length that prompts state is one token, and reads as before.
+    tokenizer, number = GeoMotionGPTProcessor.from_pretrained(run).tokenizer, f"{longest * unit / 20:.1f}"
+    ids = tokenizer(f" {number} seconds").input_ids
+    assert number in tokenizer.convert_ids_to_tokens(ids) and tokenizer.decode(ids) == f" {number} seconds"
     made = model.generate_motion("a person walks", num_frames=(longest + 5) * 4)
     assert int(made.motion_mask.sum()) == (longest + 5) * 4
 
