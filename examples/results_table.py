@@ -21,6 +21,27 @@ EVALUATIONS = {
 }
 PROBES = "hub_configs/geomotiongpt-real-motion/probes.json"
 SYSTEMS = "examples/benchmarks/captioning_systems.json"
+TINY_BOTH, REAL_BOTH = "hub_configs/geomotiongpt-tiny-generation", "hub_configs/geomotiongpt-real-motion-generation"
+MADE = {
+    "embedded, test": f"{TINY_BOTH}/text_to_motion.json",
+    "embedded, free length": f"{TINY_BOTH}/text_to_motion_free.json",
+    "real, test": f"{REAL_BOTH}/text_to_motion.json",
+    "real, test_unseen": f"{REAL_BOTH}/text_to_motion_unseen.json",
+}
+COMPLETED = {
+    f"{data}, {task}": f"{folder}/motion_{task.replace('-', '_')}.json"
+    for data, folder in (("embedded", TINY_BOTH), ("real", REAL_BOTH))
+    for task in ("prediction", "in-between")
+}
+DURATIONS = {"embedded": f"{TINY_BOTH}/motion_duration.json", "real": f"{REAL_BOTH}/motion_duration.json"}
+CAPTIONED = {
+    "both directions": f"{TINY_BOTH}/motion_to_text.json",
+    "captioning alone": f"{TINY_BOTH}/motion_to_text_alone.json",
+    "real, both directions": f"{REAL_BOTH}/motion_to_text.json",
+    "real, captioning alone": EVALUATIONS["real, test"],
+}
+SWITCHES = "examples/benchmarks/geometry_switches.json"
+DECODING = "examples/benchmarks/decoding.json"
 STEP = "examples/benchmarks/language_model_step.json"
 TOKENIZING = "examples/benchmarks/batched_tokenizing.json"
 DATA_SPEED = "examples/benchmarks/data_speed.json"
@@ -48,6 +69,7 @@ def with_tables(text: str) -> str:
 def tables() -> str:
     """The tables of all results that are committed, as Markdown."""
     makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, EVALUATIONS["embedded, test"]: evaluation_table}
+    makers |= {MADE["embedded, test"]: generation_tables, SWITCHES: switches_table}
     makers |= {PROBES: probes_table, SYSTEMS: systems_table, LOSSES: losses_table, STEP: speed_table}
     return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
 
@@ -152,6 +174,101 @@ def evaluation_table() -> str:
     )
 
 
+def generation_tables() -> str:
+    """Motions that our models make, and the captions of the same models."""
+    results = {name: load(path)["metrics"] for name, path in MADE.items()}
+    rows = [f"| | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+    for key, name in (
+        ("judged_action", "action as the judge sees it"),
+        ("judged_side", "side"),
+        ("judged_style", "style"),
+        ("label_aware_motion_to_text_r_at_1", "R@1, motion to text, equal meanings right"),
+        ("mm_dist", "MM-Dist"),
+    ):
+        cells = [
+            f"{score(metrics[key])} ({score(metrics[f'ground_truth_{key}'])})" if key in metrics else "-"
+            for metrics in results.values()
+        ]
+        rows.append(f"| {name} (of the real motions) | {' | '.join(cells)} |")
+    for key, name in (
+        ("fid", "FID"),
+        ("fid_over_floor", "FID over that of two real samples, equal sizes"),
+        ("foot_skating_over_ground_truth", "foot skating over the real motions'"),
+        ("length_error", "error of the length"),
+    ):
+        rows.append(f"| {name} | {' | '.join(score(metrics[key]) for metrics in results.values())} |")
+    completed = {name: load(path)["metrics"] for name, path in COMPLETED.items()}
+    others = [f"| | {' | '.join(completed)} |", f"|---|{'---|' * len(completed)}"]
+    for key, name in (
+        ("given_codes_kept", "given codes kept"),
+        ("ade_mm", "ADE, mm"),
+        ("fde_mm", "FDE, mm"),
+        ("seam_displacement_p99_mm", "99th percentile of the movement at the seam, mm a frame"),
+        ("ground_truth_seam_limit_mm", "twice that of the data"),
+        ("seam_within_limit", "seams below it"),
+    ):
+        others.append(f"| {name} | {' | '.join(score(metrics[key]) for metrics in completed.values())} |")
+    durations = " and ".join(
+        f"{percent(metrics['duration_within_10_percent'])} ({name}, off by {metrics['duration_error_seconds']:.2f} s)"
+        for name, metrics in ((name, load(path)["metrics"]) for name, path in DURATIONS.items())
+    )
+    captions = {name: load(path)["metrics"] for name, path in CAPTIONED.items()}
+    links = ", ".join(f"[{name}]({path})" for name, path in {**MADE, **COMPLETED, **DURATIONS, **CAPTIONED}.items())
+    return "\n".join(
+        [
+            "**Motions made by `geomotiongpt evaluate --task ...`** (recipes `geomotiongpt-tiny-generation` and",
+            "`geomotiongpt-real-motion-generation`, of the first caption of each motion, at the length of the data "
+            f"unless free; judges trained apart; evaluators as above; {links}):",
+            "",
+            *rows,
+            "",
+            "A quarter of each motion given, at the start or at both ends:",
+            "",
+            *others,
+            "",
+            f"Durations told within a tenth: {durations}. Captions of the same models against models trained on "
+            "captioning alone, with the same tokenizer: "
+            + "; ".join(
+                f"{name} {percent(metrics['action'])} actions, {percent(metrics['side'])} sides"
+                for name, metrics in captions.items()
+            )
+            + ".",
+        ]
+    )
+
+
+def switches_table() -> str:
+    """Every geometric switch."""
+    result = load(SWITCHES)
+    blocks = {
+        "stage_1": (
+            "first stage",
+            (("joint_error_mm", "joint error, mm"), ("perplexity", "perplexity"), ("codes_used", "codes used")),
+        ),
+        "stage_2": (
+            "second stage",
+            (("lost", "lost"), ("loss_after", "loss"), ("action", "action"), ("side", "side")),
+        ),
+        "swaps": (
+            "swap of a trained model",
+            (("lost", "lost"), ("loss_before", "loss before"), ("loss_after", "after"), ("action", "action")),
+        ),
+    }
+    geometry = (("gram_error", "gram error"), ("max_abs_cosine", "largest cosine"))
+    lines = [
+        f"**Every geometric switch for a short run** (embedded data, {result['protocol']['steps']} steps, "
+        f"{result['protocol']['steps_after_a_swap']} after a swap, one seed: that each trains, not which is best;",
+        f"lost: `{result['protocol']['lost']}`; `{result['command']}`, [JSON]({SWITCHES})):",
+    ]
+    for stage, (title, columns) in blocks.items():
+        columns = (*columns, *geometry)
+        lines += ["", f"| {title} | {' | '.join(name for _, name in columns)} |", f"|---|{'---|' * len(columns)}"]
+        for name, figures in result["metrics"][stage].items():
+            cells = [score(figures[key]) if key in figures else "" for key, _ in columns]
+            lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def probes_table() -> str:
     """How metrics react to known damages."""
     result = load(PROBES)
@@ -225,10 +342,14 @@ def losses_table() -> str:
 def speed_table() -> str:
     """Ratios."""
     step, tokenizing, data = (load(name)["metrics"] for name in (STEP, TOKENIZING, DATA_SPEED))
+    gpt2, small = (
+        {key.removeprefix(f"{size}_"): value for key, value in load(DECODING)["metrics"].items()}
+        for size in ("gpt2", "small")
+    )
     return "\n".join(
         [
             f"**Speed**, both sides in one run ([training step]({STEP}), [tokenizing]({TOKENIZING}), "
-            f"[features]({DATA_SPEED})):",
+            f"[features]({DATA_SPEED}), [decoding]({DECODING})):",
             "",
             "| what | ratio |",
             "|---|---|",
@@ -239,6 +360,10 @@ def speed_table() -> str:
             f"| tokenizing in batches against one by one, paper's size | {tokenizing['paper_speedup']:.1f} |",
             f"| tokenizing in batches against one by one, small model | {tokenizing['small_speedup']:.1f} |",
             f"| features of 32 clips at once against one by one | {data['features_speedup']:.1f} |",
+            f"| constrained decoding against free, 32 at once, GPT-2 | {gpt2['constrained_over_free_batch']:.3f} |",
+            f"| the same, one at a time | {gpt2['constrained_over_free_single']:.3f} |",
+            f"| 32 captions one by one against a batch, GPT-2 | {gpt2['singly_over_batch']:.1f} |",
+            f"| the same, small model | {small['singly_over_batch']:.1f} |",
         ]
     )
 

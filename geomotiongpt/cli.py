@@ -146,7 +146,9 @@ def _add_generate(add) -> None:
     length.add_argument("--seconds", type=float, help="the same in seconds (default: the model decides)")
     tasks = ["text-to-motion", "motion-prediction", "motion-in-between", "unconditional"]
     verb.add_argument("--task", default="text-to-motion", choices=tasks, help="(default: text-to-motion)")
-    verb.add_argument("--motion", type=Path, metavar="FILE", help=".npy features or joints, to go on from or to fill in")
+    verb.add_argument(
+        "--motion", type=Path, metavar="FILE", help=".npy of features or joints: to go on from or fill in"
+    )
     verb.add_argument(
         "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
     )
@@ -163,8 +165,8 @@ def _add_generate(add) -> None:
 
 def _add_sampling(group, beams: str) -> None:
     group.add_argument("--num-beams", type=_positive, default=1, help=f"{beams} (default: 1)")
-    group.add_argument("--temperature", type=float, help="of sampled motions; 0 always takes the likeliest (default: 1)")
-    group.add_argument("--top-p", type=float, help="sample from the likeliest codes that have this share together (default: 1)")
+    group.add_argument("--temperature", type=float, help="of sampling; 0 always takes the likeliest (default: 1)")
+    group.add_argument("--top-p", type=float, help="sample from the likeliest of this share together (default: 1)")
 
 
 def _add_evaluate(add) -> None:
@@ -216,7 +218,9 @@ def _add_evaluate(add) -> None:
     group.add_argument("--lengths", default="data", choices=["data", "free"], help="to ask for (default: the data's)")
     group.add_argument("--num-samples", type=_positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
-    group.add_argument("--keep", type=float, default=0.25, help="share given at the start, of in-betweens also at the end (default: 0.25)")
+    group.add_argument(
+        "--keep", type=float, default=0.25, help="share given, of in-betweens at each end (default: 0.25)"
+    )
     group = verb.add_argument_group("decoding")
     _add_sampling(group, "above 1 a beam search; at 1 captions are greedy, motions sampled")
     group.add_argument("--max-new-tokens", type=int, help="of captions (default: the model's)")

@@ -6,7 +6,8 @@ Short runs with one seed and the sparse model's learning rates: they show that e
 the geometry, not which one is best.
 
 - stage 1: the recipe of the quickstart's motion tokenizer under each constraint, and with each baseline quantiser;
-- stage 2: the quickstart's language model behind each projection, and under each constraint;
+- stage 2: the quickstart's language model behind each projection, and under each constraint (its codes are as wide as
+  its embeddings, so that "sparse" is a permutation and trains as "none" does);
 - swaps: the trained sparse model with another projection, before and after going on at a tenth of the learning rate.
 
 `lost` is ||G - G_0||_F^2 of a new model, G the Gram matrix of the motion embeddings and G_0 that of the tokenizer's
@@ -69,8 +70,8 @@ def main() -> None:
         keep("stage_2", projection, lost=lost_by_joining(projection, tokenizer), **figures)
     for constraint in GEOMETRIC_CONSTRAINTS[1:]:
         options = [f"model.motion_tokenizer={tokenizer}", f"model.geometric_constraint={constraint}"]
-        name = f"sparse, {constraint}"
-        keep("stage_2", name, **model_run(f"stage_2/{constraint}", [*options, *_weight(constraint)], arguments, steps))
+        figures = model_run(f"stage_2/sparse_{constraint}", [*options, *_weight(constraint)], arguments, steps)
+        keep("stage_2", f"sparse, {constraint}", **figures)
     for projection in PROJECTIONS:
         options = [*GOES_ON, f"model.trained_model={trained}", f"model.projection={projection}"]
         options += ["training.learning_rate=5.0e-4", "training.muon_learning_rate=6.0e-4"]

@@ -367,7 +367,10 @@ def _judge(judge: Judge, run: _Run, motions: Sequence[np.ndarray], prompts: Sequ
 def _lengths(motions: Sequence[np.ndarray], dataset: HFDataset) -> dict[str, Any]:
     wanted = np.array(motion_lengths(dataset))
     errors = np.abs(np.array([len(motion) for motion in motions]) - wanted) / wanted
-    return {"relative_length_error": float(errors.mean()), "length_within_10_percent": share((errors <= _CLOSE).tolist())}
+    return {
+        "relative_length_error": float(errors.mean()),
+        "length_within_10_percent": share((errors <= _CLOSE).tolist()),
+    }
 
 
 def _duration_errors(said: Sequence[float | None], truth: np.ndarray) -> dict[str, Any]:

@@ -6,6 +6,7 @@ them. Training adds lambda' ||G - I||_F^2, G the Gram matrix of E, so that the g
 meaning adapts; other projections and constraints take the place of the paper's for comparison.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -156,10 +157,12 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             raise ValueError(f"free_rows_start is {free_rows_start!r}; use one of {', '.join(FREE_ROWS_STARTS)}.")
         base, tokenizer = _load_components(language_model, motion_tokenizer)
         cls._check_base(base)
+        tokenizer_config = copy.deepcopy(tokenizer.config)
+        tokenizer_config._name_or_path = ""  # would be saved: a folder of whoever trained it
         config = cls.config_class(
             **{name: getattr(base.config, name) for name in base.config.to_dict() if name not in _NOT_OF_THE_BASE},
             text_vocab_size=base.config.vocab_size,
-            motion_tokenizer_config=tokenizer.config,
+            motion_tokenizer_config=tokenizer_config,
             projection=projection,
             projection_seed=projection_seed,
             geometric_constraint=geometric_constraint,

@@ -91,6 +91,9 @@ class TextToMotionPipeline(Pipeline):
             return list(num_frames) if isinstance(num_frames, Sequence) else [num_frames]
         fps = get_motion_representation(self.processor.feature_extractor.representation).fps
         seconds = list(duration) if isinstance(duration, Sequence) else [duration]
+        for length in seconds:
+            if length is not None and not 1 / fps <= length < float("inf"):
+                raise ValueError(f"duration is {length} s; ask for one frame ({1 / fps:g} s) or more.")
         return [None if length is None else round(length * fps) for length in seconds]
 
     def _sanitize_parameters(self, **options):
@@ -113,6 +116,7 @@ class TextToMotionPipeline(Pipeline):
         if start + end + unit * between > len(features):
             gap = f" and a gap of {unit} or more" if between else ""
             raise ValueError(f"{name} has {len(features)} frames; keep asks for {start} and {end}{gap}.")
+        start, end = start // unit * unit, end // unit * unit
         given = np.ones(len(features), bool)
         given[start : len(features) - end] = False
         length = len(features) if between else start
@@ -171,6 +175,8 @@ class TextToMotionPipeline(Pipeline):
 
 def seeded_generator(*numbers: int) -> torch.Generator:
     """A generator whose draws depend on all of the numbers (each 0 or more), and differ where one of them does."""
+    if min(numbers) < 0:
+        raise ValueError(f"seed is {min(numbers)}; it must be 0 or more.")
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
 

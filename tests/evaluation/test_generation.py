@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,18 @@ def test_the_judge_is_compared_with_the_prompt_and_not_with_other_captions(made,
         assert result["metrics"][name]["n"] == len(captions) and result["metrics"][name]["ci95"] > 0
 
 
+def test_a_judge_that_repeats_the_prompts_is_always_right(made, motions, tiny_model_folder, judge, tmp_path):
+    """Of most captions of a motion the prompt says something else."""
+    output, path = shutil.copytree(made[0], tmp_path / "made"), tmp_path / "made" / "judged.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    prompts = [group[0] for group in Population(motions).dataset["captions"]]
+    said = [{**row, "prediction": prompt} for row, prompt in zip(rows, prompts, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in said))
+    asked = {"request": MotionRequest(lengths="free"), "judge": judge, "batch_size": 12, "decoding": SAMPLED}
+    metrics = evaluate_text_to_motion(tiny_model_folder, Population(motions), output, **asked)["metrics"]
+    assert metrics["judged_action"]["mean"] == 1 > metrics["ground_truth_judged_action"]["mean"]
+
+
 def test_the_judge_sees_the_motions_that_were_made(made, tiny_model, tiny_processor):
     output, _ = made
     rows = [json.loads(line) for line in (output / "judged.jsonl").read_text().splitlines()]
@@ -174,6 +187,14 @@ def test_the_lengths_of_the_data_can_be_asked_for(motions, tiny_model_folder, tm
     metrics = evaluate_text_to_motion(tiny_model_folder, population, tmp_path, decoding=SAMPLED)["metrics"]
     assert metrics["relative_length_error"] == 0 and metrics["length_within_10_percent"]["mean"] == 1
     assert "fid" not in metrics and "judged_action" not in metrics and metrics["jerk_m_per_s3"] > 0
+
+
+def test_the_distance_of_halves_is_that_of_what_was_made_from_real_motions(evaluator):
+    real = np.random.default_rng(0).normal(size=(200, 3))
+    far, near = evaluator.score_halves(real + [10, 0, 0], real), evaluator.score_halves(real, real)
+    assert near["fid_of_halves"]["mean"] < 1 and near["fid_over_floor"]["mean"] == 1
+    assert far["fid_of_halves"]["mean"] == pytest.approx(100, abs=10)
+    assert far["fid_over_floor"]["mean"] > 100
 
 
 def test_motions_longer_than_the_evaluator_takes_are_cut_and_counted(motions, tiny_model_folder, evaluator, tmp_path):

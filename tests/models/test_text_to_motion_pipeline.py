@@ -122,6 +122,13 @@ def test_given_frames_keep_their_codes(make, tiny_model, tiny_processor, clips, 
         assert len(codes) == len(clip) // 8
 
 
+def test_whole_codes_are_given_counted_from_each_end(make, clips):
+    options = {"motion": clips[2], "task": "motion-in-between", **GREEDY}
+    assert same(make(keep=(23, 15), **options), make(keep=(16, 8), **options))
+    assert not same(make(keep=(24, 15), **options), make(keep=(16, 8), **options))
+    assert not same(make(keep=(23, 16), **options), make(keep=(16, 8), **options))
+
+
 def test_the_gap_of_a_motion_is_not_seen(make, clips):
     changed = clips[2].copy()
     changed[16:-16] += 1
@@ -140,7 +147,11 @@ def test_unconditional_motions_need_nothing(make):
         ({}, "text-to-motion is about captions"),
         ({"text": CAPTION, "num_frames": 20, "duration": 1.0}, "give one of them"),
         ({"text": CAPTION, "num_frames": 0}, "num_frames is 0"),
-        ({"text": CAPTION, "duration": 0.01}, "num_frames is 0"),
+        ({"text": CAPTION, "duration": 0.01}, r"duration is 0.01 s; ask for one frame \(0.05 s\) or more"),
+        ({"text": CAPTION, "duration": -3.0}, "duration is -3.0 s"),
+        ({"text": CAPTION, "duration": float("nan")}, "duration is nan s"),
+        ({"text": CAPTION, "duration": float("inf")}, "duration is inf s"),
+        ({"text": CAPTION, "seed": -1}, "seed is -1; it must be 0 or more"),
         ({"text": [CAPTION, CAPTION], "num_frames": [8, 8, 8]}, "3 lengths for 2 results"),
         ({"text": [CAPTION] * 3, "motion": ["a.npy", "b.npy"]}, "2 motions for 3 results"),
         ({"text": CAPTION, "num_samples": 3, "do_sample": False}, "num_samples is 3 and do_sample False"),

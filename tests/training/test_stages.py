@@ -224,6 +224,11 @@ def test_second_stage_gives_a_model_that_opens_everywhere(model_run, tokenizer_r
     assert [row["generated_text"] for row in described] == by_hand
 
 
+def test_a_saved_model_says_nothing_of_the_folders_it_came_from(model_run, tokenizer_run):
+    for path in model_run.rglob("*config.json"):
+        assert str(tokenizer_run.parent) not in path.read_text(), path
+
+
 def test_second_stage_trains_and_keeps_samples(model_run, motions, tokenizer_run):
     steps = [row for row in history(model_run) if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, 9))
