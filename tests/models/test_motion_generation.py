@@ -187,12 +187,12 @@ def gap(frames: int, start: int, stop: int, padding: int = 0) -> torch.Tensor:
 def test_in_between_keeps_both_ends_and_fills_the_gap(model, tiny_processor):
     """Rows with other gaps and other lengths in one batch."""
     values = torch.randn(2, 80, 263)
-    mask = torch.stack([gap(80, 17, 56), gap(64, 8, 40, padding=16)])
+    mask = torch.stack([gap(80, 17, 56), gap(64, 8, 44, padding=16)])
     output = model.generate_motion(
         motion_values=values, motion_mask=mask, task="motion-in-between", processor=tiny_processor, do_sample=True
     )
     encode = model.motion_tokenizer.encode
-    for row, (start, stop, end) in enumerate([(17, 56, 80), (8, 40, 64)]):
+    for row, (start, stop, end) in enumerate([(17, 56, 80), (8, 44, 64)]):
         first = encode(values[row : row + 1, :start]).motion_codes[0].tolist()
         last = encode(values[row : row + 1, stop:end]).motion_codes[0].tolist()
         codes = codes_of(output)[row]
@@ -360,6 +360,8 @@ def test_requests_that_cannot_be_met_say_why(model, tiny_processor):
     small = gap(39, 16, 17, padding=1)[None]
     refused("the gap is shorter", **between, motion_mask=small)
     refused("leaves no room for a motion: shorten", "walks " * 105)
+    refused("sets max_new_tokens itself; use `num_frames`", TEXTS, max_new_tokens=20)
+    refused("sets num_return_sequences itself; use `num_samples`", TEXTS, num_return_sequences=2)
     refused("one motion at a time, not 3", TEXTS, streamer=MotionStreamer(model))
     with pytest.raises(ValueError, match="give `processor=`"):
         copy.deepcopy(model).generate_motion(TEXTS[0])
