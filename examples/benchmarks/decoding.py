@@ -21,7 +21,7 @@ from geomotiongpt.evaluation.results import make_result, save_json
 BATCH, CODES = 32, 24
 SIZES = {
     "small": ({"n_embd": 128, "n_inner": 256, "n_layer": 2, "n_head": 4, "vocab_size": 500}, 128, 40),
-    "gpt2": ({"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}, 512, 12),
+    "gpt2": ({"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}, 512, 40),
 }
 
 
@@ -29,11 +29,11 @@ def main() -> None:
     """Measures and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--rounds", type=int, default=15, help="of the small size; a fifth of them of GPT-2's")
+    parser.add_argument("--rounds", type=int, default=60, help="of the small size; a twentieth of them of GPT-2's")
     arguments = parser.parse_args()
     metrics = {}
     for name, (sizes, num_codes, new_tokens) in SIZES.items():
-        rounds = arguments.rounds if name == "small" else max(3, arguments.rounds // 5)
+        rounds = arguments.rounds if name == "small" else max(3, arguments.rounds // 20)
         metrics |= {f"{name}_{key}": value for key, value in measure(sizes, num_codes, new_tokens, rounds).items()}
     result = make_result(
         command="python examples/benchmarks/decoding.py",
