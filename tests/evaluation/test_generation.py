@@ -1,5 +1,6 @@
 """What a model makes is compared with what was asked for: prompts, lengths, given codes, seams, durations."""
 
+import copy
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from geomotiongpt import (
     make_synthetic_dataset,
 )
 from geomotiongpt.cli import main
+from geomotiongpt.evaluation import generation
 from geomotiongpt.evaluation.attributes import EmbeddedAttributes
 from geomotiongpt.evaluation.captioner import weights_hash
 from geomotiongpt.evaluation.generation import (
@@ -31,7 +33,7 @@ from geomotiongpt.evaluation.generation import (
     evaluate_text_to_motion,
 )
 from geomotiongpt.evaluation.generator import MotionRequest, read_motions
-from geomotiongpt.evaluation.physics import joint_displacements
+from geomotiongpt.evaluation.physics import evaluate_physics, joint_displacements
 from geomotiongpt.evaluation.protocol import Population, evaluate_motions
 from geomotiongpt.evaluation.reconstruction import frame_errors
 from geomotiongpt.evaluation.semantics import Evaluator
@@ -78,8 +80,11 @@ def evaluator(evaluator_folder):
 
 @pytest.fixture(scope="module")
 def judge(tiny_model, tiny_processor):
-    """A model that writes gibberish; what it says is read as a parity."""
-    return Judge("tiny", tiny_model, tiny_processor, Parity())
+    """Another model that writes gibberish; what it says is read as a parity."""
+    model = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1.5)
+    return Judge("tiny", model, tiny_processor, Parity())
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +114,7 @@ def completed(request, motions, tiny_model_folder, tmp_path_factory):
     return output, evaluate_completion(tiny_model_folder, Population(motions), output, request=asked, decoding=SAMPLED)
 
 
-def test_the_result_says_what_was_measured_and_how(made, motions, judge):
+def test_the_result_says_what_was_measured_and_how(made, motions, judge, tiny_model):
     output, result = made
     assert json.loads((output / "result.json").read_text()) == json.loads(json.dumps(result))
     protocol, metrics = result["protocol"], result["metrics"]
@@ -118,6 +123,7 @@ def test_the_result_says_what_was_measured_and_how(made, motions, judge):
     assert SAMPLED.items() <= protocol["decoding"].items() and protocol["decoding"]["batch_size"] == 12
     assert protocol["lengths"] == "free" and protocol["seed_of_motions"] == 0
     assert protocol["judge"] == "tiny" and protocol["judge_sha256"] == weights_hash(judge.model)
+    assert result["model"]["sha256"] == weights_hash(tiny_model) != protocol["judge_sha256"]
     assert (protocol["multimodality_texts"], protocol["motions_a_text"]) == (count, 2)
     expected = ("motion_to_text_r_at_1", "label_aware_text_to_motion_r_at_1", "mm_dist", "ground_truth_mm_dist")
     expected += ("fid", "fid_floor", "fid_of_halves", "fid_over_floor", "diversity", "multimodality")
@@ -172,13 +178,13 @@ def test_a_judge_that_repeats_the_prompts_is_always_right(made, motions, tiny_mo
     assert metrics["judged_action"]["mean"] == 1 > metrics["ground_truth_judged_action"]["mean"]
 
 
-def test_the_judge_sees_the_motions_that_were_made(made, tiny_model, tiny_processor):
+def test_the_judge_sees_the_motions_that_were_made(made, judge, tiny_processor):
     output, _ = made
     rows = [json.loads(line) for line in (output / "judged.jsonl").read_text().splitlines()]
     for row in rows[:3]:
         motion = np.load(output / "motions" / f"{row['id']}.npy")
         inputs = tiny_processor(motion=motion)
-        said = tiny_model.generate(**inputs, do_sample=False)
+        said = judge.model.generate(**inputs, do_sample=False)
         assert row["prediction"] == tiny_processor.post_process_text(said, inputs["input_ids"].shape[1])[0]
 
 
@@ -265,6 +271,25 @@ def test_completion_keeps_what_is_given_and_measures_the_rest(completed, motions
     assert metrics["seam_within_limit"]["mean"] == np.mean(np.array(crossed) <= limit) < 1
 
 
+def test_completed_motions_are_compared_whole_and_the_seam_limit_has_no_other_say(
+    completed, motions, tiny_model_folder, evaluator, monkeypatch
+):
+    (output, result), titles = completed, []
+    draw = generation.draw_motion_strip
+    monkeypatch.setattr(generation, "draw_motion_strip", lambda *a, **k: titles.append(k["caption"]) or draw(*a, **k))
+    monkeypatch.setattr(generation, "_SEAM_LIMIT", 1e9)
+    asked = {"request": MotionRequest(result["protocol"]["task"]), "decoding": SAMPLED, "evaluator": evaluator}
+    again = evaluate_completion(tiny_model_folder, Population(motions), output, **asked)["metrics"]
+    assert again["seam_within_limit"]["mean"] == 1
+    assert again["seam_above_data_p99"] == result["metrics"]["seam_above_data_p99"]
+    assert again["seam_above_data_p99"]["mean"] > 0
+    assert {"fid", "fid_over_floor", "diversity"} <= set(again) and "mm_dist" not in again
+    real = [features_to_joints(motion.astype(np.float64)) for motion in Population(motions).dataset["motion"]]
+    assert again["ground_truth_jerk_m_per_s3"] == pytest.approx(evaluate_physics(real)["jerk_m_per_s3"])
+    start, end = read_motions(output / "motions").given_codes[0]
+    assert titles[0] == f"given: the first {start * 0.4:.1f} s" + f", the last {end * 0.4:.1f} s" * (end > 0)
+
+
 def test_a_model_that_changes_what_is_given_is_found_out(completed, motions, tiny_model_folder):
     """As if one given code had not been kept: the file says so, and the evaluation reads the file."""
     output, result = completed
@@ -322,7 +347,9 @@ def test_durations_are_read_from_the_answers(motions, tiny_model_folder, tmp_pat
     assert metrics["duration_within_10_percent"]["mean"] == (count - 2) / count
     expected = (0.05 * (count - 2) + 0.2 * seconds[1]) / (count - 1)
     assert metrics["duration_error_seconds"] == pytest.approx(expected, abs=0.006)
-    assert 0 <= metrics["ground_truth_duration_error_seconds"] < 8 / 20
+    counted = [float(f"{round(second * 20) // 8 * 8 / 20:.1f}") for second in seconds]
+    expected = np.abs(np.array(counted) - seconds).mean()
+    assert metrics["ground_truth_duration_error_seconds"] == pytest.approx(expected)
     off = np.abs(np.array(seconds) - np.median(seconds))
     assert metrics["baseline_duration_error_seconds"] == pytest.approx(off.mean())
     assert metrics["baseline_duration_within_10_percent"]["mean"] == np.mean(off <= 0.1 * np.array(seconds))

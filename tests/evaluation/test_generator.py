@@ -127,10 +127,13 @@ def test_a_seed_decides_and_every_batch_has_draws_of_its_own(tiny_model, tiny_pr
     assert two.codes[0] != two.codes[1]
 
 
-def test_several_samples_lie_in_a_folder_for_each_motion(tiny_model, tiny_processor, motions, tmp_path):
+def test_several_samples_lie_in_a_folder_for_each_motion(tiny_model, tiny_processor, motions, tmp_path, monkeypatch):
+    sizes, make_batch = [], generator._make_batch
+    monkeypatch.setattr(generator, "_make_batch", lambda *args: sizes.append(len(args[2])) or make_batch(*args))
     request = MotionRequest(lengths="free", num_samples=3)
     made = write_motions(tiny_model, tiny_processor, motions, tmp_path / "made", request, **SETTINGS)
     assert [len(group) for group in made.motions] == [3] * len(LENGTHS)
+    assert sizes == [1] * len(LENGTHS), "a batch of two has no room for a second text"
     files = sorted(path.relative_to(tmp_path / "made") for path in tmp_path.rglob("*.npy"))
     assert files[:3] == [Path("clip0#1-9") / f"{sample}.npy" for sample in range(3)]
     assert made.asked_frames == [None] * len(LENGTHS)
