@@ -178,10 +178,14 @@ def generation_tables() -> str:
     """Motions that our models make, and the captions of the same models."""
     results = {name: load(path)["metrics"] for name, path in MADE.items()}
     rows = [f"| | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+    temperatures = [load(path)["protocol"]["decoding"].get("temperature") for path in MADE.values()]
+    rows.append(
+        f"| decoding | {' | '.join(f'temperature {value}' if value else 'greedy' for value in temperatures)} |"
+    )
     for key, name in (
-        ("judged_action", "action as the judge sees it"),
-        ("judged_side", "side"),
-        ("judged_style", "style"),
+        ("judged_action", "action right, as the judge sees it"),
+        ("judged_side", "side right"),
+        ("judged_style", "style right"),
         ("label_aware_motion_to_text_r_at_1", "R@1, motion to text, equal meanings right"),
         ("mm_dist", "MM-Dist"),
     ):
@@ -189,20 +193,22 @@ def generation_tables() -> str:
             f"{score(metrics[key])} ({score(metrics[f'ground_truth_{key}'])})" if key in metrics else "-"
             for metrics in results.values()
         ]
-        rows.append(f"| {name} (of the real motions) | {' | '.join(cells)} |")
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     for key, name in (
         ("fid", "FID"),
         ("fid_over_floor", "FID over that of two real samples, equal sizes"),
         ("foot_skating_over_ground_truth", "foot skating over the real motions'"),
-        ("length_error", "error of the length"),
+        ("relative_length_error", "error of the length, as a share"),
     ):
         rows.append(f"| {name} | {' | '.join(score(metrics[key]) for metrics in results.values())} |")
     completed = {name: load(path)["metrics"] for name, path in COMPLETED.items()}
     others = [f"| | {' | '.join(completed)} |", f"|---|{'---|' * len(completed)}"]
     for key, name in (
         ("given_codes_kept", "given codes kept"),
-        ("ade_mm", "ADE, mm"),
-        ("fde_mm", "FDE, mm"),
+        ("ade_mm", "ADE of one sample, mm, relative to the root"),
+        ("baseline_ade_mm", "the same of holding still or interpolating"),
+        ("fde_mm", "FDE of one sample, mm"),
+        ("baseline_fde_mm", "the same of holding still or interpolating"),
         ("seam_displacement_p99_mm", "99th percentile of the movement at the seam, mm a frame"),
         ("ground_truth_seam_limit_mm", "twice that of the data"),
         ("seam_within_limit", "seams below it"),
@@ -213,12 +219,14 @@ def generation_tables() -> str:
         for name, metrics in ((name, load(path)["metrics"]) for name, path in DURATIONS.items())
     )
     captions = {name: load(path)["metrics"] for name, path in CAPTIONED.items()}
-    links = ", ".join(f"[{name}]({path})" for name, path in {**MADE, **COMPLETED, **DURATIONS, **CAPTIONED}.items())
     return "\n".join(
         [
-            "**Motions made by `geomotiongpt evaluate --task ...`** (recipes `geomotiongpt-tiny-generation` and",
-            "`geomotiongpt-real-motion-generation`, of the first caption of each motion, at the length of the data "
-            f"unless free; judges trained apart; evaluators as above; {links}):",
+            "**Motions made, by `geomotiongpt evaluate --task ...`** (recipes and results in",
+            f"[{TINY_BOTH}]({TINY_BOTH}) and",
+            f"[{REAL_BOTH}]({REAL_BOTH});",
+            "of the first caption of each motion, at the length of the data unless free; in brackets the same of the "
+            "real motions;",
+            "judges trained apart, evaluators as above):",
             "",
             *rows,
             "",
@@ -258,7 +266,8 @@ def switches_table() -> str:
     lines = [
         f"**Every geometric switch for a short run** (embedded data, {result['protocol']['steps']} steps, "
         f"{result['protocol']['steps_after_a_swap']} after a swap, one seed: that each trains, not which is best;",
-        f"lost: `{result['protocol']['lost']}`; `{result['command']}`, [JSON]({SWITCHES})):",
+        "lost: ||G - G_0||_F^2 against the codebook at GPT-2's width, after a swap against the trained model;",
+        f"`{result['command']}`, [JSON]({SWITCHES})):",
     ]
     for stage, (title, columns) in blocks.items():
         columns = (*columns, *geometry)

@@ -444,6 +444,8 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
     if arguments.update_card and not card.is_file():
         raise FileNotFoundError(f"{card}: no model card to update.")
     output = arguments.output or Path("evaluation")
+    if output.is_file():
+        raise ValueError(f"{output} is a file; the evaluation of a model is a folder: name another.")
     result = _task_result(arguments, output)
     if result is None:  # the first process says it all
         return 0

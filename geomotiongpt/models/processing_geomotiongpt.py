@@ -262,8 +262,8 @@ class GeoMotionGPTProcessor(ProcessorMixin):
             if len(prompt) + len(answer) > limit:
                 name = f"motion {row}" if names is None else names[row]
                 raise ValueError(
-                    f"{name} takes {len(prompt) + len(answer)} tokens, the language model {limit}: cut the motion to "
-                    f"fewer than {limit * self.feature_extractor.downsampling_factor} frames."
+                    f"{name} takes {len(prompt) + len(answer)} tokens with its text, the language model {limit}: cut "
+                    f"the motion (a token is {self.feature_extractor.downsampling_factor} frames) or the text."
                 )
 
     def _pad(self, prompts: list[list[int]], answers: list[list[int]], *, with_labels: bool) -> dict[str, np.ndarray]:

@@ -319,6 +319,7 @@ def test_command_line_measures_the_evaluator_itself(motions, evaluator_folder, c
         (["MODEL/none", "--data", "DATA"], "no such folder, and not to be had from the Hub"),
         (["--probes", "--data", "DATA"], "give --evaluator"),
         (["MODEL", "--data", "DATA", "--update-card"], "no model card to update"),
+        (["MODEL", "--data", "DATA", "--output", "LABELS"], "labels.json is a file; the evaluation of a model is a"),
         (["--probes", "--data", "DATA", "--evaluator", "EVALUATOR", "--labels", "LABELS"], "labels.json is no JSON"),
         (
             ["--probes", "--data", "DATA", "--evaluator", "MODEL"],
