@@ -235,7 +235,7 @@ def test_collator_names_the_motion_that_is_too_long(tiny_processor):
         {"example": MotionTaskExample("motion-to-text", "a man", [1] * length), "name": f"clip {length}", "draw": None}
         for length in (2, 300)
     ]
-    with pytest.raises(ValueError, match="clip 300 takes .* tokens, the language model 128"):
+    with pytest.raises(ValueError, match="clip 300 takes .* tokens with its text, the language model 128"):
         MotionTaskCollator(tiny_processor)(items)
 
 

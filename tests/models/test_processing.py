@@ -126,7 +126,7 @@ def test_tensors_or_arrays(tiny_processor, clips):
 
 def test_motion_too_long_for_the_model_is_named(tiny_processor, clips):
     endless = np.zeros((10_000, 263), np.float32)
-    with pytest.raises(ValueError, match=r"endless\.npy takes \d{4} tokens, the language model 128"):
+    with pytest.raises(ValueError, match=r"endless\.npy takes \d{4} tokens with its text, the language model 128"):
         tiny_processor(motion=[clips[0], endless], names=["short.npy", "endless.npy"])
     with pytest.raises(ValueError, match="motion 1 takes"):
         tiny_processor(motion=[clips[0], endless])
