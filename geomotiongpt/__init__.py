@@ -42,6 +42,7 @@ _PUBLIC = {
     "models.pipeline_text_to_motion": ("TextToMotionPipeline",),
     "models.geometry": ("gram_matrix", "orthonormality_loss", "welch_bound"),
     "models.motion_projections": ("FrozenSparseProjection",),
+    "models.motion_generation": ("MotionStreamer",),
     "data.builder": ("build_motion_dataset",),
     "data.loader": ("load_motion_dataset", "load_motion_statistics", "motion_dataset_summary", "push_motion_dataset"),
     "data.synthetic": ("make_synthetic_dataset",),

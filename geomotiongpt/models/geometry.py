@@ -63,7 +63,10 @@ def geometric_loss(
     spectral_form: str = "log_determinant",
     clusters: Tensor | None = None,
 ) -> Tensor:
-    """What a geometric constraint costs, unweighted; sums over all pairs, as the paper's own.
+    """What a geometric constraint costs, unweighted.
+
+    "orthonormal" and "cluster" are sums over all pairs of codes, as in the paper, "decorrelation" and "whitening" over
+    pairs of code dimensions; "pairwise_cosine" is a mean, as in the published code, and wants a weight of about 1.
 
     | constraint | loss | reaches its smallest value, and 0 where that can be, for |
     |---|---|---|

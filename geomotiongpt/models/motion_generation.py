@@ -103,12 +103,18 @@ class MotionLengthLogitsProcessor(LogitsProcessor):
 
 
 class MotionStreamer(BaseStreamer):
-    """Motion frames while `generate` is still making codes; iterate over it from another thread.
+    """Motion frames while `generate` is still making codes; iterate over it from another thread:
+
+        streamer = MotionStreamer(model, lookahead=8)
+        Thread(target=model.generate_motion, args=["a person walks."], kwargs={"streamer": streamer}).start()
+        for values in streamer:
+            features = processor.feature_extractor.denormalise(values)
 
     The decoder looks at later codes too. A code's frames leave as soon as `lookahead` codes after it are known, and
     then never change. By default so many are awaited that the frames equal those of decoding all codes at once
-    (`receptive_codes`, 22 for the small recipes). Fewer give frames earlier, and others: with 8 the joints were 2 to
-    10 mm off, with 4 it was 6 to 25 mm. Frames are pieces (frames, num_features), normalised as the model's are.
+    (`receptive_codes`: 22 for the small recipes, 25 at the paper's size, where no motion of HumanML3D is longer).
+    Fewer give frames earlier, and others: with 8 the joints were 2 to 10 mm off, with 4 it was 6 to 25 mm. Frames are
+    pieces (frames, num_features), normalised as the model's are. A streamer can be used again when a motion has ended.
 
     Args:
         model: a language model with a motion tokenizer inside.
@@ -127,10 +133,14 @@ class MotionStreamer(BaseStreamer):
         self.lookahead = self.reach if lookahead is None else lookahead
         self.timeout = timeout
         self._first_code_id = model.config.first_motion_token_id
+        self._frames: Queue[Tensor | None] = Queue()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.num_frames: int | None = None  # of a motion that does not end with a whole code; set by generate_motion
         self._codes: list[int] = []
         self._num_decoded = 0
         self._has_prompt = False
-        self._frames: Queue[Tensor | None] = Queue()
 
     def put(self, value: Tensor) -> None:
         """Token ids: first the prompt, of which the codes that the motion begins with are kept, then one by one."""
@@ -148,8 +158,11 @@ class MotionStreamer(BaseStreamer):
 
     def end(self) -> None:
         """Decodes what is left."""
-        self._decode(len(self._codes))
-        self._frames.put(None)
+        try:
+            self._decode(len(self._codes))
+        finally:
+            self._frames.put(None)
+            self._begin()
 
     @torch.no_grad()
     def _decode(self, num_codes: int) -> None:
@@ -159,7 +172,9 @@ class MotionStreamer(BaseStreamer):
         codes = torch.tensor([self._codes[first:]], device=self.tokenizer.device)
         values = cast(Tensor, self.tokenizer.decode(codes).motion_values)[0]
         factor = self.tokenizer.config.downsampling_factor
-        self._frames.put(values[(self._num_decoded - first) * factor : (num_codes - first) * factor])
+        start, stop = self._num_decoded * factor, num_codes * factor
+        stop = stop if self.num_frames is None else min(stop, self.num_frames)
+        self._frames.put(values[start - first * factor : stop - first * factor])
         self._num_decoded = num_codes
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -275,17 +290,30 @@ class MotionGenerationMixin:
                 a gap or with two, a length that is shorter than what is given, several motions with a streamer, or an
                 option of `generate` that is set here.
         """
-        if taken := sorted(_OWN_OPTIONS.keys() & kwargs):
-            raise ValueError(f"generate_motion sets {taken[0]} itself; use `{_OWN_OPTIONS[taken[0]]}`.")
-        processor = processor or self._load_processor()
+        try:
+            if taken := sorted(_OWN_OPTIONS.keys() & kwargs):
+                raise ValueError(f"generate_motion sets {taken[0]} itself; use `{_OWN_OPTIONS[taken[0]]}`.")
+            if num_samples < 1:
+                raise ValueError(f"num_samples is {num_samples}; make at least 1.")
+            processor = processor or self._load_processor()
+            motions = self._motions_to_make(processor, text, motion_values, motion_mask, task, num_frames)
+            motions = [replace(motion, codes=[*motion.codes]) for motion in motions for _ in range(num_samples)]
+            self._make(motions, processor, task, num_context_codes, generator, streamer, kwargs)
+        finally:  # whoever reads the stream must not wait for ever
+            if streamer is not None:
+                streamer.end()
+        return self._decode_motions(motions)
+
+    def _make(self, motions, processor, task, num_context_codes, generator, streamer, kwargs) -> None:
+        """Codes of all motions, one caption after another."""
         trained = self.config.trained_tasks
         if trained is not None and task not in trained:
             logger.warning(f"the model was trained on {', '.join(trained)}, not on {task}: expect noise.")
-        motions = self._motions_to_make(processor, text, motion_values, motion_mask, task, num_frames)
-        motions = [replace(motion, codes=[*motion.codes]) for motion in motions for _ in range(num_samples)]
         if streamer is not None:
             if len(motions) > 1:
                 raise ValueError(f"a streamer takes one motion at a time, not {len(motions)}.")
+            if isinstance(streamer, MotionStreamer):
+                streamer.num_frames = motions[0].num_frames
             given = torch.tensor(motions[0].codes, dtype=torch.long) + self.config.first_motion_token_id
             streamer.put(given)
         device = self.motion_tokenizer.device
@@ -295,11 +323,8 @@ class MotionGenerationMixin:
                 torch.manual_seed(int(seed))
             for turn in range(max(len(motion.captions) for motion in motions)):
                 self._take_turn(processor, motions, task, turn, num_context_codes, streamer, kwargs)
-        if streamer is not None:
-            if motions[0].end_codes:
-                streamer.put(torch.tensor(motions[0].end_codes) + self.config.first_motion_token_id)
-            streamer.end()
-        return self._decode_motions(motions)
+        if streamer is not None and motions[0].end_codes:
+            streamer.put(torch.tensor(motions[0].end_codes) + self.config.first_motion_token_id)
 
     def _take_turn(self, processor, motions, task, turn, num_context_codes, streamer, kwargs) -> None:
         """One caption of each motion that has so many, in as many windows as its length takes."""
@@ -459,6 +484,8 @@ def _check_task_inputs(task: str, captions, motion_values, motion_mask, num_fram
         raise ValueError(f"task {task!r} answers with {answer}: use the processor and `generate`.")
     if task == "text-to-motion" and not (captions and all(captions)):
         raise ValueError("text-to-motion is about captions: give `text`.")
+    if any(not caption.strip() for group in captions or [] for caption in group):
+        raise ValueError("a caption is empty: say what the motion is to show, or make one with task='unconditional'.")
     if task != "text-to-motion" and captions is not None:
         raise ValueError(f"{task!r} has no use for `text`; text-to-motion also takes the motion it begins with.")
     if task in ("motion-prediction", "motion-in-between") and motion_values is None:

@@ -228,7 +228,7 @@ def make_projection(kind: str, code_dim: int, embedding_dim: int, seed: int = 0)
 
 
 def dense_random_projection(code_dim: int, embedding_dim: int, generator: torch.Generator) -> Tensor:
-    """The random matrix of the published code, (code_dim, embedding_dim): no isometry.
+    """The random matrix of the published code, P^T with shape (code_dim, embedding_dim): no isometry.
 
     A tenth of the entries is kept, at +-sqrt(10 / code_dim) with random sign, so that an entry has variance
     1 / code_dim.

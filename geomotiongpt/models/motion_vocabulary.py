@@ -1,9 +1,10 @@
 """The motion vocabulary of GeoMotionGPT (arXiv 2601.07632), for any causal language model.
 
-The motion embeddings are E = s P C: C the motion codebook, P a projection (the paper's is a frozen sparse isometry),
-s one saved scale that matches the text embeddings. E serves both ends of the model: it embeds motion tokens and scores
-them. Training adds lambda' ||G - I||_F^2, G the Gram matrix of E, so that the geometry stays orthonormal while its
-meaning adapts; other projections and constraints take the place of the paper's for comparison.
+The embedding of a code c_k is e_k = s P c_k: P a projection (the paper's is a frozen sparse isometry), s one saved
+scale that matches the text embeddings. Of all codes at once that is E = s C P^T, C the motion codebook. E serves both
+ends of the model: it embeds motion tokens and scores them. Training adds lambda' ||G - I||_F^2, G the Gram matrix of
+E, so that the geometry stays orthonormal while its meaning adapts; other projections and constraints take the place of
+the paper's for comparison.
 """
 
 import copy
@@ -283,9 +284,16 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
                 that each decodes to.
 
         Raises:
-            ValueError: for what `geometric_loss` does not know; the model is then as before.
+            ValueError: for what `geometric_loss` does not know, or an option of another constraint; the model is then
+                as before.
         """
         config = self.config
+        for option, value, owner in (
+            ("spectral_form", spectral_form, "spectral"),
+            ("num_code_clusters", num_code_clusters, "cluster"),
+        ):
+            if value is not None and constraint != owner:
+                raise ValueError(f"{option} is {value!r}, but the constraint is {constraint!r}; leave it out.")
         form = config.spectral_form if spectral_form is None else spectral_form
         clusters = config.num_code_clusters if num_code_clusters is None else num_code_clusters
         check_geometric_constraint(constraint, form, clusters, config.num_motion_codes)
@@ -312,7 +320,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
 
     @property
     def motion_embeddings(self) -> Tensor:
-        """E = s P C, (num_motion_codes, hidden_size)."""
+        """E = s C P^T, (num_motion_codes, hidden_size)."""
         codes = torch.arange(self.config.num_motion_codes, device=self.motion_embedding_scale.device)
         return self.motion_projection(self.motion_codebook(codes)) * self.motion_embedding_scale
 
@@ -329,7 +337,8 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         """The matrix (num_motion_codes, width) that gives E its lengths and angles: what a constraint acts on.
 
         It is the codebook C where P keeps lengths and angles ("sparse", "orthogonal") and where the rows of C are
-        those of E ("none", "dense_random"). A "linear" P changes them: there it is P C, and a constraint trains P too.
+        those of E ("none", "dense_random"). A "linear" P changes them: there it is C P^T, and a constraint trains P as
+        well.
         """
         codebook = self.motion_codebook.weight
         if self.config.projection != "linear":

@@ -59,7 +59,7 @@ class TextToMotionPipeline(Pipeline):
             progress: show a progress bar.
             **kwargs: `num_samples` (1; several give a list for each result), `seed` (of the sampling; the results of
                 a seed depend on `batch_size`), and options of `generate` (`temperature`, `top_p`, `num_beams`, ...).
-                Motions are sampled unless `num_beams` is above 1 or `do_sample` says otherwise.
+                Motions are sampled unless `num_beams` is above 1, `temperature` 0 or `do_sample` False.
 
         Raises:
             FileNotFoundError: for a motion file that is not there.
@@ -88,9 +88,9 @@ class TextToMotionPipeline(Pipeline):
         if num_frames is not None and duration is not None:
             raise ValueError(f"num_frames is {num_frames} and duration {duration}; give one of them.")
         if duration is None:
-            return list(num_frames) if isinstance(num_frames, Sequence) else [num_frames]
+            return _as_list(num_frames)
         fps = get_motion_representation(self.processor.feature_extractor.representation).fps
-        seconds = list(duration) if isinstance(duration, Sequence) else [duration]
+        seconds = _as_list(duration)
         for length in seconds:
             if length is not None and not 1 / fps <= length < float("inf"):
                 raise ValueError(f"duration is {length} s; ask for one frame ({1 / fps:g} s) or more.")
@@ -125,6 +125,8 @@ class TextToMotionPipeline(Pipeline):
     def _forward(
         self, model_inputs: dict[str, Any], *, num_samples: int = 1, seed: int | None = None, **generate_kwargs
     ) -> dict[str, list]:
+        if generate_kwargs.get("temperature") == 0:
+            generate_kwargs = {**generate_kwargs, "temperature": None, "do_sample": False}
         sampled = generate_kwargs.setdefault("do_sample", generate_kwargs.get("num_beams", 1) == 1)
         if num_samples < 1 or (num_samples > 1 and not sampled):
             raise ValueError(
@@ -179,6 +181,10 @@ def seeded_generator(*numbers: int) -> torch.Generator:
         raise ValueError(f"seed is {min(numbers)}; it must be 0 or more.")
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
+
+
+def _as_list(values) -> list:
+    return [values] if values is None or np.ndim(values) == 0 else list(values)
 
 
 def _one_each(values: list, count: int, what: str) -> list:

@@ -417,7 +417,7 @@ def test_pairwise_cosine_agrees_with_the_published_regularisers(real_data):
 def test_a_trained_model_is_held_to_another_constraint_in_one_call(tiny_model, tmp_path):
     model = copy.deepcopy(tiny_model)
     for constraint in GEOMETRIC_CONSTRAINTS:
-        model.swap_constraint(constraint, num_code_clusters=4)
+        model.swap_constraint(constraint, **({"num_code_clusters": 4} if constraint == "cluster" else {}))
         assert model.config.geometric_constraint == constraint
         expected = geometric_loss(model.motion_geometry(), constraint, clusters=model.code_clusters)
         assert torch.equal(model.geometric_loss(), expected)
@@ -432,7 +432,13 @@ def test_a_trained_model_is_held_to_another_constraint_in_one_call(tiny_model, t
 
 @pytest.mark.parametrize(
     ("constraint", "options"),
-    [("square", {}), ("spectral", {"spectral_form": "trace"}), ("cluster", {"num_code_clusters": 1000})],
+    [
+        ("square", {}),
+        ("spectral", {"spectral_form": "trace"}),
+        ("cluster", {"num_code_clusters": 1000}),
+        ("none", {"num_code_clusters": 4}),
+        ("cluster", {"spectral_form": "log_determinant"}),
+    ],
 )
 def test_a_constraint_that_cannot_be_leaves_the_model_as_it_was(tiny_model, constraint, options):
     model = copy.deepcopy(tiny_model)

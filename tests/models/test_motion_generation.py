@@ -305,6 +305,25 @@ def test_streamed_frames_are_those_of_the_whole_motion(model, tiny_processor, ta
         assert len(pieces) > 1
 
 
+def test_a_streamer_gives_the_frames_asked_for_and_can_be_used_again(model, tiny_processor):
+    streamer = MotionStreamer(model, lookahead=1)
+    for num_frames in (9 * FACTOR - 3, 4 * FACTOR):
+        made = model.generate_motion(TEXTS[0], num_frames=num_frames, processor=tiny_processor, streamer=streamer)
+        pieces = list(streamer)
+        assert sum(map(len, pieces)) == num_frames == len(made.motion_values[0]) and len(pieces) > 1
+    again = MotionStreamer(model, lookahead=1)
+    model.generate_motion(TEXTS[0], num_frames=4 * FACTOR, processor=tiny_processor, streamer=again)
+    assert torch.equal(torch.cat(pieces), torch.cat(list(again)))
+
+
+def test_a_stream_ends_when_generation_fails(model, tiny_processor):
+    for options in ({"num_frames": -3}, {"max_new_tokens": 3}, {"num_frames": 80, "num_beams": "many"}):
+        streamer = MotionStreamer(model, timeout=5)
+        with pytest.raises(Exception):  # noqa: B017 whatever it is
+            model.generate_motion(TEXTS[0], processor=tiny_processor, streamer=streamer, **options)
+        assert list(streamer) == []
+
+
 def test_generate_itself_streams(model, tiny_processor):
     """With a prompt that begins the motion; a short lookahead lets every code go as soon as the next is there."""
     inputs = tiny_processor(motion_codes=[[3, 1, 4]], task="motion-prediction")
@@ -344,6 +363,9 @@ def test_requests_that_cannot_be_met_say_why(model, tiny_processor):
 
     refused("'motion-to-text' answers with text", task="motion-to-text")
     refused("give `text`")
+    refused("a caption is empty", ["a person walks", " "])
+    refused("a caption is empty", [["a person walks", ""]])
+    refused("num_samples is 0", TEXTS[0], num_samples=0)
     refused("'motion-prediction' has no use for `text`", TEXTS, task="motion-prediction", motion_values=values)
     refused("give `motion_values`", task="motion-prediction")
     refused("give `motion_mask`", task="motion-in-between", motion_values=values)

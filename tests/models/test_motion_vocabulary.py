@@ -83,7 +83,7 @@ def test_default_model_has_the_weights_it_always_had(tiny_model):
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_embeddings_start_from_the_codebook_at_the_length_of_text(join, projection):
-    """E = s P C; behind an isometry and as free rows with the codebook's angles, behind the others without."""
+    """E = s C P^T; behind an isometry and as free rows with the codebook's angles, behind the others without."""
     model = join(projection=projection)
     codebook = model.motion_tokenizer.codebook.weight.detach()
     embeddings = model.motion_embeddings.detach()

@@ -179,3 +179,10 @@ def test_what_cannot_be_made_is_said(arguments, message, make, clips, tmp_path):
         arguments = {**arguments, "motion": str(path)}
     with pytest.raises((ValueError, FileNotFoundError), match=message.replace("CLIP", str(path))):
         make(**arguments)
+
+
+def test_temperature_0_is_greedy_and_lengths_may_be_arrays(make):
+    expected = make(CAPTION, num_frames=24, **GREEDY)
+    assert same(make(CAPTION, num_frames=24, temperature=0), expected)
+    several = make([CAPTION, CAPTION], duration=np.array([1.2, 1.2]), temperature=0)
+    assert same(several, [expected, expected])
