@@ -264,8 +264,8 @@ def generation_tables() -> str:
             "",
             *rows,
             "",
-            "A quarter of each motion given, at the start or at both ends; its codes are kept in all of them (in brackets "
-            "the same",
+            "A quarter of each motion given, at the start or at both ends; its codes are kept in all of them (in "
+            "brackets the same",
             "of a pose that is held, or of poses on a line between the ends; of seams, that of the real motions):",
             "",
             *others,
