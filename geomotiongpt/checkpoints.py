@@ -4,6 +4,8 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +182,24 @@ def check_output(output: Path) -> None:
 
 def save_aside(output: Path, *parts: Any) -> Path:
     """Saves what has `save_pretrained` into one folder, all of it or none."""
-    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
+    with written_aside(output) as aside:
         for part in parts:
             part.save_pretrained(aside)
+    return output
+
+
+@contextmanager
+def written_aside(output: Path) -> Iterator[Path]:
+    """A new folder to write into. It becomes `output`, which is empty or absent; on an error it leaves nothing."""
+    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
         if output.exists():
             output.rmdir()
         os.replace(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return output
 
 
 def _read_evaluator(checkpoint: Path) -> dict[str, Tensor]:

@@ -1,8 +1,6 @@
 """What `geomotiongpt generate` does: motions as files, with the joints and a picture of each."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import pipeline
 
-from .checkpoints import load_captioner
+from .checkpoints import check_output, load_captioner, written_aside
 from .models.motion_representation import get_motion_representation
 from .visualization.animation import animate_motion, draw_motion_strip
 
@@ -60,8 +58,7 @@ def generate_motions(
         ValueError: for an output folder that is in use, and as `TextToMotionPipeline`.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; name a new one.")
+    check_output(output)
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
     model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
     make = pipeline("text-to-motion", model=model, processor=processor)
@@ -81,17 +78,9 @@ def generate_motions(
         for text, group in zip(asked, results, strict=True)
         for sample, result in enumerate(group if isinstance(group, list) else [group])
     ]
-    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    aside.mkdir(parents=True)
-    try:
+    with written_aside(output) as aside:
         representation = processor.feature_extractor.representation
-        rows = _write(aside, made, {"task": task, "seed": seed}, animation, representation)
-        if output.exists():
-            output.rmdir()
-        os.replace(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return rows
+        return _write(aside, made, {"task": task, "seed": seed}, animation, representation)
 
 
 def _write(
