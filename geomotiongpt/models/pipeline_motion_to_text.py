@@ -6,13 +6,8 @@ import numpy as np
 from transformers import Pipeline
 
 
-class MotionToTextPipeline(Pipeline):
-    """Captions motions: `pipeline("motion-to-text", model=...)(motion)`.
-
-    A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3); lists give lists, and
-    `batch_size=` runs them in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
-    (`max_new_tokens`, `num_beams`, ...) are passed on.
-    """
+class MotionPipeline(Pipeline):
+    """What the pipelines of motion share: a processor that prepares everything, and motions as files or arrays."""
 
     _load_processor = True
     _load_tokenizer = False
@@ -24,6 +19,22 @@ class MotionToTextPipeline(Pipeline):
         # Batches are lists of clips, padded by the processor; the base class would pad with one side for all.
         self.tokenizer, self.feature_extractor = self.processor.tokenizer, None
 
+    def read_features(self, motion) -> tuple[np.ndarray, str]:
+        """Features of a motion that is a `.npy` path or an array of features or joints, and its name in errors."""
+        name = "motion"
+        if isinstance(motion, (str, Path)):
+            name, motion = str(motion), read_motion(Path(motion))
+        return self.processor.feature_extractor.to_features(motion, name), name
+
+
+class MotionToTextPipeline(MotionPipeline):
+    """Captions motions: `pipeline("motion-to-text", model=...)(motion)`.
+
+    A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3); lists give lists, and
+    `batch_size=` runs them in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
+    (`max_new_tokens`, `num_beams`, ...) are passed on.
+    """
+
     def __call__(self, motion, **kwargs):
         """Captions one motion or a list of motions."""
         return super().__call__(motion, **kwargs)
@@ -33,10 +44,8 @@ class MotionToTextPipeline(Pipeline):
 
     def preprocess(self, motion) -> dict[str, list]:
         """Reads and checks one motion."""
-        name = "motion"
-        if isinstance(motion, (str, Path)):
-            name, motion = str(motion), read_motion(Path(motion))
-        return {"motion": [self.processor.feature_extractor.to_features(motion, name)], "name": [name]}
+        features, name = self.read_features(motion)
+        return {"motion": [features], "name": [name]}
 
     def _forward(self, model_inputs: dict[str, list], **generate_kwargs) -> dict[str, list]:
         clips, names = model_inputs["motion"], model_inputs["name"]

@@ -1,35 +1,24 @@
 """The pipeline "text-to-motion": captions, or the parts of a motion that are given, in; motions out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Pipeline
 from transformers.utils import logging
 
 from .motion_representation import features_to_joints, get_motion_representation
-from .pipeline_motion_to_text import read_motion
+from .pipeline_motion_to_text import MotionPipeline
 from .task_prompts import get_task
 
 
-class TextToMotionPipeline(Pipeline):
+class TextToMotionPipeline(MotionPipeline):
     """Makes motions: `pipeline("text-to-motion", model=...)("a person walks forward")`.
 
     The result of a caption is `{"motion": (frames, F), "joints": (frames, J, 3), "num_frames": frames}`: features that
     are not normalised and the joints they stand for, float32, in the units and at the frame rate of the model's
     representation. Lists give lists, and `batch_size=` runs them in batches.
     """
-
-    _load_processor = True
-    _load_tokenizer = False
-    _load_feature_extractor = False
-    _load_image_processor = False
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.tokenizer, self.feature_extractor = self.processor.tokenizer, None
 
     def __call__(
         self,
@@ -101,13 +90,10 @@ class TextToMotionPipeline(Pipeline):
 
     def preprocess(self, request: dict[str, Any]) -> dict[str, Any]:
         """Reads and checks the given motion of one request, and cuts it to what is kept."""
-        motion, name = request["motion"], "motion"
-        if motion is None:
+        if request["motion"] is None:
             return {"request": request}
-        if isinstance(motion, (str, Path)):
-            name, motion = str(motion), read_motion(Path(motion))
         extractor = self.processor.feature_extractor
-        features = extractor.to_features(motion, name)
+        features, name = self.read_features(request["motion"])
         start, end = request["keep"] or (len(features), 0)
         between = request["task"] == "motion-in-between"
         unit = extractor.downsampling_factor

@@ -150,14 +150,13 @@ def read_duration(text: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def stated_numbers(tasks: Sequence[str], seconds: Iterable[float]) -> list[str]:
-    """The numbers that prompts and answers of some tasks state for such durations ("7.4"); none if they state none."""
-    if not _state_durations(tasks):
-        return []
+def stated_numbers(seconds: Iterable[float]) -> list[str]:
+    """The numbers by which prompts and answers state durations: "7.4"."""
     return list(dict.fromkeys(state_duration(length).split()[0] for length in seconds))
 
 
-def _state_durations(tasks: Sequence[str]) -> bool:
+def state_any_duration(tasks: Sequence[str]) -> bool:
+    """Whether prompts or answers of some tasks may state a duration."""
     return any(get_task(name).timed_wordings or get_task(name).answer == "duration" for name in tasks)
 
 
@@ -180,4 +179,4 @@ def prompt_words(tasks: Sequence[str], num_wordings: int | None = None) -> list[
         task = get_task(name)
         prompts += [*task.wordings[:num_wordings], *task.timed_wordings[:num_wordings]]
     words = [piece for prompt in prompts for kind, piece in split_prompt(prompt) if kind == "words"]
-    return [*words, " " + state_duration(1).split()[1]] if _state_durations(tasks) else words
+    return [*words, " " + state_duration(1).split()[1]] if state_any_duration(tasks) else words

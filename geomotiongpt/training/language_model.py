@@ -33,7 +33,7 @@ from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.motion_vocabulary import MotionVocabularyMixin
 from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
-from ..models.task_prompts import prompt_words, stated_numbers
+from ..models.task_prompts import prompt_words, state_any_duration, stated_numbers
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
@@ -148,14 +148,17 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
 
     if model_args.trained_model is None:
-        tasks, unit = list(args.tasks), feature_extractor.downsampling_factor
-        lengths = range(unit, max(motion_lengths(train_set)) + 1, unit)
+        tasks, numbers = list(args.tasks), []
+        if model_args.language_model is None and state_any_duration(tasks):
+            unit = feature_extractor.downsampling_factor
+            lengths = range(unit, max(motion_lengths(train_set)) + 1, unit)
+            numbers = stated_numbers(frames / feature_extractor.sampling_rate for frames in lengths)
         model, text_tokenizer = build_language_model(
             model_args,
             AutoModel.from_pretrained(source),
             train_set["captions"],
             prompt_words(tasks, args.prompt_wordings),
-            stated_numbers(tasks, [frames / feature_extractor.sampling_rate for frames in lengths]),
+            numbers,
         )
         processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
     model.generation_config.update(

@@ -6,7 +6,14 @@ import torch
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from geomotiongpt import GeoMotionGPTConfig, GeoMotionGPTProcessor, MotionFeatureExtractor, MotionTokenizerConfig
-from geomotiongpt.models.task_prompts import TASKS, MotionTaskExample, prompt_words, read_duration, stated_numbers
+from geomotiongpt.models.task_prompts import (
+    TASKS,
+    MotionTaskExample,
+    prompt_words,
+    read_duration,
+    state_any_duration,
+    stated_numbers,
+)
 from geomotiongpt.training.language_model import train_text_tokenizer
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
@@ -280,11 +287,11 @@ def test_feature_extractor_of_another_motion_tokenizer_is_refused(text_tokenizer
         )
 
 
-def test_the_numbers_that_prompts_state_are_those_of_the_tasks_that_state_any():
+def test_durations_are_stated_by_numbers_and_by_some_tasks_only():
     seconds = [frames / 20 for frames in (4, 8, 12, 12, 148)]
-    assert stated_numbers(["motion-to-text", "text-to-motion"], seconds) == ["0.2", "0.4", "0.6", "7.4"]
-    assert stated_numbers(["motion-duration"], seconds) == ["0.2", "0.4", "0.6", "7.4"]
-    assert stated_numbers(["motion-to-text"], seconds) == []
+    assert stated_numbers(seconds) == ["0.2", "0.4", "0.6", "7.4"]
+    assert state_any_duration(["motion-to-text", "text-to-motion"]) and state_any_duration(["motion-duration"])
+    assert not state_any_duration(["motion-to-text"])
     assert " seconds" in prompt_words(["motion-duration"]) and " seconds" not in prompt_words(["motion-to-text"])
 
 
