@@ -66,6 +66,59 @@ class MotionWindowDataset(Dataset):
         return {"motion_values": window, "motion_mask": mask}
 
 
+class MotionClipDataset(Dataset):
+    """Normalised motions, whole or a piece of each.
+
+    Args:
+        dataset: with a `motion` column of features (frames, F), not normalised.
+        feature_extractor: normalises and checks the clips.
+        max_frames: longest piece; a longer motion is never whole.
+        piece_ratio: share of the draws that are pieces, of any length from `min_piece_frames` on, from anywhere.
+        min_piece_frames: shortest piece; shorter motions are always whole.
+        seed: of the draws; None takes the first `max_frames` of every motion, for evaluation.
+    """
+
+    def __init__(
+        self,
+        dataset: HFDataset,
+        feature_extractor: MotionFeatureExtractor,
+        *,
+        max_frames: int,
+        piece_ratio: float = 0.0,
+        min_piece_frames: int = 1,
+        seed: int | None = None,
+    ):
+        self.clips = normalised_clips(dataset, feature_extractor)
+        self.lengths = np.minimum([len(clip) for clip in self.clips], max_frames)
+        self.max_frames, self.piece_ratio, self.min_piece_frames = max_frames, piece_ratio, min_piece_frames
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer: another epoch draws other pieces."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """(frames, F) features."""
+        clip, length = self.clips[index], int(self.lengths[index])
+        start = 0
+        if self.seed is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, index))
+            if rng.random() < self.piece_ratio and length > self.min_piece_frames:
+                length = int(rng.integers(self.min_piece_frames, length + 1))
+            start = int(rng.integers(len(clip) - length + 1))
+        return torch.from_numpy(clip[start : start + length])
+
+
+def pad_motions(motions: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """(frames, F) motions -> `motion_values` (batch, frames, F), 0 where padded, and `motion_mask` (batch, frames)."""
+    lengths = torch.tensor([len(motion) for motion in motions])
+    values = torch.nn.utils.rnn.pad_sequence(list(motions), batch_first=True)
+    return {"motion_values": values, "motion_mask": torch.arange(values.shape[1]) < lengths.unsqueeze(-1)}
+
+
 class MotionCaptionDataset(Dataset):
     """Motions with their captions, as rows of one task or of a mixture of tasks.
 
@@ -94,6 +147,7 @@ class MotionCaptionDataset(Dataset):
     ):
         # Columns of a data set read from disk at every access; lists do not.
         self.motion_codes, self.captions, self.motion_ids = list(motion_codes), list(captions), list(motion_ids)
+        self.lengths = np.array([len(group[0]) for group in self.motion_codes])
         self.seed, self.epoch, self.num_wordings = seed, 0, num_wordings
         self.tasks, self._task_ends = _check_tasks(tasks or {"motion-to-text": 1.0})
 
@@ -148,9 +202,16 @@ class LengthGroupedSampler(Sampler[int]):
         seed: of the draws.
     """
 
-    def __init__(self, dataset: MotionCaptionDataset, batch_size: int, *, group_size: int = 512, seed: int = 0):
+    def __init__(
+        self,
+        dataset: MotionCaptionDataset | MotionClipDataset,
+        batch_size: int,
+        *,
+        group_size: int = 512,
+        seed: int = 0,
+    ):
         self.dataset, self.batch_size, self.group_size, self.seed = dataset, batch_size, group_size, seed
-        self._lengths = np.array([len(codes[0]) for codes in dataset.motion_codes])
+        self._lengths = dataset.lengths
 
     def __len__(self) -> int:
         return len(self._lengths)

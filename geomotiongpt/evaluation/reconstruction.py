@@ -10,6 +10,7 @@ from torch import Tensor
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.geometry import codebook_geometry, usage_statistics, welch_bound
 from ..models.modeling_motion_tokenizer import MotionTokenizer
+from ..models.modeling_motion_vae import MotionVAE
 from ..models.motion_representation import features_to_joints, get_motion_representation
 from .physics import MILLIMETRES_PER_METRE, acceleration_error
 
@@ -21,12 +22,12 @@ class Reconstruction:
     Args:
         features: of each clip, not normalised, (frames, F) float32; frames that fill no code are missing.
         targets: what went in, not normalised, cut to the same frames.
-        code_counts: (num_codes,) how often each code was chosen.
+        code_counts: (num_codes,) how often each code was chosen; None without codes.
     """
 
     features: list[np.ndarray]
     targets: list[np.ndarray]
-    code_counts: Tensor
+    code_counts: Tensor | None
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def encode_clips(model: MotionTokenizer, clips: Sequence[np.ndarray], *, batch_s
 
 @torch.no_grad()
 def reconstruct_clips(
-    model: MotionTokenizer,
+    model: MotionTokenizer | MotionVAE,
     feature_extractor: MotionFeatureExtractor,
     clips: Sequence[np.ndarray],
     *,
@@ -61,7 +62,7 @@ def reconstruct_clips(
     """Encodes and decodes whole clips, without noise.
 
     Args:
-        model: the tokenizer; its training mode is left as it was.
+        model: the motion tokenizer or motion VAE; its training mode is left as it was.
         feature_extractor: that normalised the clips.
         clips: normalised features (frames, F) each.
         batch_size: clips at a time.
@@ -72,17 +73,18 @@ def reconstruct_clips(
     Raises:
         ValueError: if there are no clips, or one is shorter than one code.
     """
-    shortest, wanted = min(map(len, clips), default=0), model.config.downsampling_factor
+    shortest, wanted = min(map(len, clips), default=0), feature_extractor.downsampling_factor
     if shortest < wanted:
         raise ValueError(f"the shortest of {len(clips)} clips has {shortest} frames; one motion code takes {wanted}.")
     was_training = model.training
     model.eval()
-    counts = torch.zeros(model.config.num_codes, dtype=torch.long)
+    counts = torch.zeros(model.config.num_codes, dtype=torch.long) if isinstance(model, MotionTokenizer) else None
     features: list[np.ndarray] = [np.empty(0, np.float32)] * len(clips)
     for batch in _batches(clips, batch_size):
         values, mask = _pad([clips[index] for index in batch], model.device)
         output = model(values, mask, return_loss=False)
-        counts += torch.bincount(output.motion_codes[output.motion_code_mask].cpu(), minlength=len(counts))
+        if counts is not None:
+            counts += torch.bincount(output.motion_codes[output.motion_code_mask].cpu(), minlength=len(counts))
         for row, index in enumerate(batch):
             features[index] = feature_extractor.denormalise(output.motion_values[row][output.motion_mask[row]])
     model.train(was_training)
@@ -93,21 +95,24 @@ def reconstruct_clips(
 
 
 def reconstruction_metrics(
-    reconstruction: Reconstruction, model: MotionTokenizer, representation: str
+    reconstruction: Reconstruction, model: MotionTokenizer | MotionVAE, representation: str
 ) -> dict[str, float]:
     """The metrics of `evaluate_reconstruction`, from clips that are decoded already.
 
     Args:
         reconstruction: by `reconstruct_clips`.
-        model: the tokenizer that made it.
+        model: the motion tokenizer or motion VAE that made it.
         representation: of the features.
     """
     errors = [
         reconstruction_errors(features, target, representation)
         for features, target in zip(reconstruction.features, reconstruction.targets, strict=True)
     ]
+    means = {name: float(np.mean([error[name] for error in errors])) for name in errors[0]}
+    if reconstruction.code_counts is None or not isinstance(model, MotionTokenizer):
+        return means
     return {
-        **{name: float(np.mean([error[name] for error in errors])) for name in errors[0]},
+        **means,
         **usage_statistics(reconstruction.code_counts),
         **codebook_geometry(model.codebook.weight),
         "welch_bound": welch_bound(*model.codebook.weight.shape),
@@ -115,24 +120,24 @@ def reconstruction_metrics(
 
 
 def evaluate_reconstruction(
-    model: MotionTokenizer,
+    model: MotionTokenizer | MotionVAE,
     feature_extractor: MotionFeatureExtractor,
     clips: Sequence[np.ndarray],
     *,
     batch_size: int = 64,
-) -> tuple[dict[str, float], Tensor]:
+) -> tuple[dict[str, float], Tensor | None]:
     """Encodes and decodes whole clips, without noise, and measures what came back.
 
     Args:
-        model: the tokenizer; its training mode is left as it was.
+        model: the motion tokenizer or motion VAE; its training mode is left as it was.
         feature_extractor: that normalised the clips.
         clips: normalised features (frames, F) each.
         batch_size: clips at a time.
 
     Returns:
-        the metrics and the histogram of the codes (num_codes,). Metrics: those of `reconstruction_errors` as means
-        over clips; `perplexity`, `codes_used`, `dead_codes`; the codebook's geometry, and `welch_bound`, the smallest
-        `gram_error` that its size allows.
+        the metrics and the histogram of the codes (num_codes,), None without codes. Metrics: those of
+        `reconstruction_errors` as means over clips; with codes `perplexity`, `codes_used`, `dead_codes`; the
+        codebook's geometry, and `welch_bound`, the smallest `gram_error` that its size allows.
 
     Raises:
         ValueError: if there are no clips, or one is shorter than one code.

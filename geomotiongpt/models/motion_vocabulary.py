@@ -29,13 +29,11 @@ from .motion_projections import (
     dense_random_embeddings,
     make_projection,
 )
-from .pipeline_motion_to_text import MotionToTextPipeline
-from .pipeline_text_to_motion import TextToMotionPipeline
+from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin
 
 FREE_ROWS_STARTS = ("projected", "random")
 _FREE_ROWS = ("none", "dense_random")
-_PIPELINES = {"motion-to-text": MotionToTextPipeline, "text-to-motion": TextToMotionPipeline}
 _CLASS_OF_BASE = {
     "gpt2": "GeoMotionGPTForCausalLM",
     "llama": "GeoMotionLlamaForCausalLM",
@@ -43,7 +41,6 @@ _CLASS_OF_BASE = {
 }
 # What the joined model does not take over from its base.
 _NOT_OF_THE_BASE = {"architectures", "transformers_version", "model_type", "dtype", "pad_token_id", "vocab_size"}
-_HUB_OPTIONS = ("repo_id", "token", "private", "commit_message", "revision", "create_pr")
 
 
 @dataclass
@@ -545,22 +542,14 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             push_to_hub: whether to upload as well, as `push_to_hub()` does.
             **kwargs: as in `PreTrainedModel.save_pretrained`; `repo_id` names the repository (default: the folder).
         """
-        hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if push_to_hub and name in kwargs}
-        auto_map = getattr(self.config, "auto_map", None) or {}
-        self.config.auto_map = {**auto_map, "AutoModel": _file_and_name(type(self))}
-        self.config.custom_pipelines = {
-            task: {"impl": _file_and_name(pipeline), "pt": ["AutoModelForCausalLM"], "type": "multimodal"}
-            for task, pipeline in _PIPELINES.items()
-        }
-        try:
-            if kwargs.get("is_main_process", True):
-                self.motion_tokenizer.save_pretrained(Path(save_directory) / "motion_tokenizer")
-            super().save_pretrained(save_directory, **kwargs)
-        finally:
-            del self.config.custom_pipelines
-        if push_to_hub:
-            # The base class would upload what it has written itself, without the folder of the motion tokenizer.
-            self.push_to_hub(hub_options.pop("repo_id", Path(save_directory).name), **hub_options)
+        save_with_parts(
+            self,
+            super().save_pretrained,
+            save_directory,
+            {"motion_tokenizer": self.motion_tokenizer},
+            push_to_hub,
+            kwargs,
+        )
 
 
 def _load_components(
@@ -579,8 +568,3 @@ def _load_components(
         inside = " (the one in its folder `motion_tokenizer`)" if isinstance(tokenizer, MotionVocabularyMixin) else ""
         raise ValueError(f"the motion tokenizer is a {tokenizer.config.model_type!r}: give a MotionTokenizer{inside}.")
     return language_model, tokenizer.to_motion_tokenizer()  # of another quantiser
-
-
-def _file_and_name(public: type) -> str:
-    """How `config.json` names a class of the remote code."""
-    return f"{public.__module__.rsplit('.', 1)[-1]}.{public.__name__}"

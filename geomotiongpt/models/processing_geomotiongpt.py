@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .feature_extraction_motion import MotionFeatureExtractor
 from .motion_representation import get_motion_representation
+from .processing_motion_language import MotionLanguageProcessor
 from .task_prompts import MotionTaskExample, get_task, split_prompt, state_duration
 
 PAD_TOKEN, START_TOKEN, END_TOKEN, PLACEHOLDER_TOKEN = MARKER_TOKENS = (
@@ -20,13 +19,15 @@ PAD_TOKEN, START_TOKEN, END_TOKEN, PLACEHOLDER_TOKEN = MARKER_TOKENS = (
 )
 
 
-class GeoMotionGPTProcessor(ProcessorMixin):
+class GeoMotionGPTProcessor(MotionLanguageProcessor):
     """Joins a `MotionFeatureExtractor` and a text tokenizer that knows the motion vocabulary.
 
     Args:
         feature_extractor: for motions.
         tokenizer: for texts, with the marker and code tokens added (see `from_components`).
     """
+
+    _motion_folder = "motion_tokenizer"
 
     def __init__(self, feature_extractor: MotionFeatureExtractor, tokenizer: PreTrainedTokenizerBase):
         super().__init__(feature_extractor, tokenizer)
@@ -176,16 +177,6 @@ class GeoMotionGPTProcessor(ProcessorMixin):
         frames = num_codes * self.feature_extractor.downsampling_factor
         return frames / get_motion_representation(self.feature_extractor.representation).fps
 
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """As in `ProcessorMixin`; the feature extractor also goes beside the motion tokenizer."""
-        if push_to_hub:
-            raise ValueError(
-                "save the processor, then call its `push_to_hub(repo_id)`: that uploads all of its files."
-            )
-        saved = super().save_pretrained(save_directory, **kwargs)
-        self.feature_extractor.save_pretrained(Path(save_directory) / "motion_tokenizer")
-        return saved
-
     def _motion_inputs(self, motion, motion_codes, names) -> tuple[dict, list[list[int]] | None]:
         """Features for the model, and for each motion its code ids or as many placeholders."""
         if motion_codes is not None:
@@ -205,12 +196,15 @@ class GeoMotionGPTProcessor(ProcessorMixin):
                 raise ValueError(f"motion code {code} is not in the codebook; it has codes 0 to {num_codes - 1}.")
         return rows
 
+    def _way_out(self) -> str:
+        return f"cut the motion (a token is {self.feature_extractor.downsampling_factor} frames) or the text."
+
     @property
     def _first_code_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids("<motion_0>")
 
     def _prompt_ids(self, examples: Sequence[MotionTaskExample]) -> list[list[int]]:
-        """The words of all prompts are tokenized at once, with what stands between them in its place."""
+        """The words of prompts, with what stands between them in its place."""
         start, end = self.tokenizer.convert_tokens_to_ids([START_TOKEN, END_TOKEN])
         first = self._first_code_id
         rows: list[list[int | str]] = []
@@ -229,10 +223,7 @@ class GeoMotionGPTProcessor(ProcessorMixin):
             if get_task(example.task).answer == "motion":
                 row += [start, *ids[: example.num_given_start]]
             rows.append(row)
-        words = dict.fromkeys(piece for row in rows for piece in row if isinstance(piece, str))
-        encoded = self.tokenizer(list(words), add_special_tokens=False)["input_ids"]
-        tokens = dict(zip(words, encoded, strict=True))
-        return [list(chain.from_iterable(tokens[p] if isinstance(p, str) else (p,) for p in row)) for row in rows]
+        return self._encode_words(rows)
 
     def _field(self, name: str, example: MotionTaskExample) -> str:
         if name == "text":
@@ -255,39 +246,6 @@ class GeoMotionGPTProcessor(ProcessorMixin):
                 ids = [*(first + code for code in example.motion_codes[example.num_given_start : stop]), end]
             answers.append([*ids, self.tokenizer.eos_token_id])
         return answers
-
-    def _check_lengths(self, prompts: list[list[int]], answers: list[list[int]], names: Sequence[str] | None) -> None:
-        limit = self.tokenizer.model_max_length
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            if len(prompt) + len(answer) > limit:
-                name = f"motion {row}" if names is None else names[row]
-                raise ValueError(
-                    f"{name} takes {len(prompt) + len(answer)} tokens with its text, the language model {limit}: cut "
-                    f"the motion (a token is {self.feature_extractor.downsampling_factor} frames) or the text."
-                )
-
-    def _pad(self, prompts: list[list[int]], answers: list[list[int]], *, with_labels: bool) -> dict[str, np.ndarray]:
-        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        width = max(map(len, rows))
-        input_ids = np.full((len(rows), width), self.tokenizer.pad_token_id, np.int64)
-        attention_mask = np.zeros((len(rows), width), np.int64)
-        labels = np.full((len(rows), width), -100, np.int64)
-        for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-            span = slice(0, len(row)) if with_labels else slice(width - len(row), width)
-            input_ids[index, span], attention_mask[index, span] = row, 1
-            labels[index, len(prompt) : len(row)] = row[len(prompt) :]
-        padded = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return {**padded, "labels": labels} if with_labels else padded
-
-    def post_process_text(self, generated_ids: torch.Tensor, prompt_length: int) -> list[str]:
-        """Texts of what `generate` returned.
-
-        Args:
-            generated_ids: (batch, length), prompts included.
-            prompt_length: width of the prompt's `input_ids`.
-        """
-        texts = self.tokenizer.batch_decode(generated_ids[:, prompt_length:], skip_special_tokens=True)
-        return [text.strip() for text in texts]
 
 
 def _check_needs(task: str, *, has_text: bool, has_motion: bool) -> None:

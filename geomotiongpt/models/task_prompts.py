@@ -1,12 +1,14 @@
 """What a motion-language model is asked: the tasks, and several wordings of the prompt of each.
 
-The only place where prompts are written. `{motion}` stands for `<motion>` codes `</motion>`, `{end}` for the codes
-that are given of the end between the same markers, `{text}` for a caption and `{duration}` for a length in words. A
-prompt whose answer is a motion is followed by `<motion>` and the codes that are given of the start.
+The only place where prompts are written. `{motion}` stands for a motion between `<motion>` and `</motion>`, `{start}`
+and `{end}` for what is given of one, between the same markers, `{text}` for a caption and `{duration}` for a length in
+words. A prompt whose answer is a motion is followed by `<motion>`; where motions are codes, the codes that are given
+of the start come next, and the model goes on. Where a motion is one latent (`LATENT_TASKS`), the start is a motion of
+its own in the prompt.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -98,6 +100,62 @@ TASKS = {
 }
 
 
+LATENT_TASKS = {
+    **TASKS,
+    "motion-prediction": MotionTask(
+        (
+            "Go on with the motion:{start}\nMotion:",
+            "What comes next in this motion?{start}\nMotion:",
+            "Continue what has begun:{start}\nMotion:",
+        ),
+        (
+            "Go on with the motion for {duration}:{start}\nMotion:",
+            "What comes next, for {duration}?{start}\nMotion:",
+            "Continue for {duration} what has begun:{start}\nMotion:",
+        ),
+    ),
+    "motion-in-between": MotionTask(
+        (
+            "Fill in the motion between start and end:{start}{end}\nMotion:",
+            "What leads from this start to this end?{start}{end}\nMotion:",
+            "Close the gap between these:{start}{end}\nMotion:",
+        ),
+        (
+            "Fill in {duration} of motion between start and end:{start}{end}\nMotion:",
+            "What leads in {duration} from this start to this end?{start}{end}\nMotion:",
+            "Close the gap of {duration} between these:{start}{end}\nMotion:",
+        ),
+    ),
+    # No task: the caption alone, as the base model was pretrained on text
+    "text": MotionTask(("",), answer="text"),
+}
+
+
+@dataclass(frozen=True)
+class LatentTaskExample:
+    """One row of a batch where a motion is one latent: a task, and what it is about.
+
+    Args:
+        task: its name in `LATENT_TASKS`.
+        text: the caption: of "text-to-motion" the question, of "motion-to-text" and "text" the answer.
+        num_frames: of the motion that is to be made, to state in the prompt, or of "motion-duration" to be answered;
+            None states none.
+        wording: which wording of the prompt.
+    """
+
+    task: str
+    text: str | None = None
+    num_frames: int | None = None
+    wording: int = 0
+
+    @property
+    def prompt(self) -> str:
+        """The wording, with its fields."""
+        task = get_task(self.task, LATENT_TASKS)
+        wordings = task.timed_wordings if self.num_frames is not None and task.timed_wordings else task.wordings
+        return wordings[self.wording % len(wordings)]
+
+
 @dataclass(frozen=True)
 class MotionTaskExample:
     """One row of a batch: a task, and what it is about.
@@ -128,15 +186,15 @@ class MotionTaskExample:
         return wordings[self.wording % len(wordings)]
 
 
-def get_task(name: str) -> MotionTask:
+def get_task(name: str, tasks: Mapping[str, MotionTask] = TASKS) -> MotionTask:
     """A task by its name.
 
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(TASKS)}.")
-    return TASKS[name]
+    if name not in tasks:
+        raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(tasks)}.")
+    return tasks[name]
 
 
 def state_duration(seconds: float) -> str:
@@ -155,9 +213,10 @@ def stated_numbers(seconds: Iterable[float]) -> list[str]:
     return list(dict.fromkeys(state_duration(length).split()[0] for length in seconds))
 
 
-def state_any_duration(tasks: Sequence[str]) -> bool:
+def state_any_duration(names: Sequence[str], tasks: Mapping[str, MotionTask] = TASKS) -> bool:
     """Whether prompts or answers of some tasks may state a duration."""
-    return any(get_task(name).timed_wordings or get_task(name).answer == "duration" for name in tasks)
+    asked = [get_task(name, tasks) for name in names]
+    return any(task.timed_wordings or task.answer == "duration" for task in asked)
 
 
 def split_prompt(prompt: str) -> Iterator[tuple[str, str]]:
@@ -167,16 +226,19 @@ def split_prompt(prompt: str) -> Iterator[tuple[str, str]]:
             yield ("field" if index % 2 else "words"), piece
 
 
-def prompt_words(tasks: Sequence[str], num_wordings: int | None = None) -> list[str]:
+def prompt_words(
+    names: Sequence[str], num_wordings: int | None = None, tasks: Mapping[str, MotionTask] = TASKS
+) -> list[str]:
     """The words of the prompts of some tasks, without what fills their fields, for whoever trains a text tokenizer.
 
     Args:
-        tasks: their names.
+        names: of the tasks.
         num_wordings: how many wordings of each are used; all by default.
+        tasks: all that there are.
     """
     prompts = []
-    for name in tasks:
-        task = get_task(name)
+    for name in names:
+        task = get_task(name, tasks)
         prompts += [*task.wordings[:num_wordings], *task.timed_wordings[:num_wordings]]
     words = [piece for prompt in prompts for kind, piece in split_prompt(prompt) if kind == "words"]
-    return [*words, " " + state_duration(1).split()[1]] if state_any_duration(tasks) else words
+    return [*words, " " + state_duration(1).split()[1]] if state_any_duration(names, tasks) else words

@@ -80,6 +80,27 @@ class MotionTokenizerTrainingArguments(_RunArguments):
 
 
 @dataclass
+class MotionVAETrainingArguments(_RunArguments):
+    """`TrainingArguments` of a motion VAE.
+
+    Parameters that control the motions:
+        max_frames (`int`, *optional*): longest motion to train on; longer ones are cut somewhere. By default as many
+            as the model encodes.
+        piece_ratio (`float`, defaults to 0.5): share of the draws that are pieces of a motion, which prediction and
+            in-betweening encode.
+        min_piece_frames (`int`, defaults to 8): shortest piece.
+    Parameters that control the optimizer:
+        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of the transformer layers at this
+            rate, and AdamW the rest at `learning_rate`; by default AdamW trains everything.
+    """
+
+    muon_learning_rate: float | None = field(default=None)
+    max_frames: int | None = field(default=None)
+    piece_ratio: float = field(default=0.5)
+    min_piece_frames: int = field(default=8)
+
+
+@dataclass
 class LanguageModelTrainingArguments(_RunArguments):
     """`TrainingArguments` of the second stage.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from ..data.training_sets import MotionCaptionDataset, MotionWindowDataset
+from ..data.training_sets import MotionCaptionDataset, MotionClipDataset, MotionWindowDataset
 from ..evaluation.reconstruction import evaluate_reconstruction
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.geometry import codebook_geometry, gram_matrix
@@ -31,7 +31,7 @@ class EpochCallback(TrainerCallback):
         dataset: with `set_epoch`.
     """
 
-    def __init__(self, dataset: MotionWindowDataset | MotionCaptionDataset):
+    def __init__(self, dataset: MotionWindowDataset | MotionClipDataset | MotionCaptionDataset):
         self.dataset = dataset
 
     def on_epoch_begin(self, args, state, control, **kwargs):
@@ -126,8 +126,8 @@ class GumbelTemperatureCallback(TrainerCallback):
             logs["gumbel_temperature"] = state.log_history[-1]["gumbel_temperature"] = temperature
 
 
-class CodeUseCallback(TrainerCallback):
-    """At every evaluation: reconstruction and code use on whole clips, in the log and as plots in `plots/`.
+class ReconstructionCallback(TrainerCallback):
+    """At every evaluation: reconstruction of whole clips by a motion VAE, in the log.
 
     Args:
         clips: normalised features (frames, F) of the evaluation clips.
@@ -148,15 +148,30 @@ class CodeUseCallback(TrainerCallback):
             if metrics is not None:
                 metrics[f"eval_{name}"] = value
         logger.info(
-            "step %d: joint error %.1f mm, %d of %d codes, perplexity %.0f, ||G - I||^2 %.3f",
+            "step %d: joint error %.1f mm, in the world %.1f mm",
             state.global_step,
             measured["joint_error_mm"],
+            measured["mpjpe_mm"],
+        )
+        if counts is not None:
+            self.show_codes(model, measured, counts, Path(args.output_dir) / "plots")
+
+    def show_codes(self, model, measured: dict[str, float], counts: torch.Tensor, folder: Path) -> None:
+        """For a model with codes."""
+
+
+class CodeUseCallback(ReconstructionCallback):
+    """At every evaluation: reconstruction and code use on whole clips, in the log and as plots in `plots/`."""
+
+    def show_codes(self, model, measured: dict[str, float], counts: torch.Tensor, folder: Path) -> None:
+        """Logs how many codes are used, and draws the codebook and their use."""
+        logger.info(
+            "%d of %d codes, perplexity %.0f, ||G - I||^2 %.3f",
             measured["codes_used"],
             len(counts),
             measured["perplexity"],
             measured["gram_error"],
         )
-        folder = Path(args.output_dir) / "plots"
         plot_gram_matrix(gram_matrix(model.codebook.weight.detach()), folder / "gram_matrix.png")
         plot_code_usage(counts, folder / "code_usage.png")
 

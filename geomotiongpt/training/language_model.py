@@ -38,7 +38,7 @@ from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionData
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
 from .recipes import build_section, load_recipe
-from .trainer import MotionTrainer, save_whole
+from .trainer import CodebookTrainer, save_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -309,7 +309,7 @@ def _make_trainer(
     args: LanguageModelTrainingArguments,
     lora: LoraArguments | None,
     data: tuple[HFDataset, HFDataset],
-) -> MotionTrainer:
+) -> CodebookTrainer:
     tokenizer, extractor = model.motion_tokenizer.to(args.device), processor.feature_extractor
     train_set, eval_set = data
     train_codes = _encode(tokenizer, extractor, train_set, args.code_offsets)
@@ -326,7 +326,7 @@ def _make_trainer(
     def caption(trained: torch.nn.Module, indices: Sequence[int]) -> list[str]:
         return caption_codes(trained, processor, [eval_codes[index][0] for index in indices])
 
-    return MotionTrainer(
+    return CodebookTrainer(
         model=model if lora is None else add_lora(model, lora),
         args=args,
         muon_learning_rate=args.muon_learning_rate,

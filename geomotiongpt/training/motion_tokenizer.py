@@ -1,39 +1,53 @@
-"""First stage: trains a `MotionTokenizer` from a recipe."""
+"""First stage: trains a `MotionTokenizer`, or a `MotionVAE`, from a recipe."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset as HFDataset
 from transformers import TrainerCallback, default_data_collator, set_seed
 
 from ..baselines import BaselineMotionTokenizer, FSQMotionTokenizer, ResidualVQMotionTokenizer, VQMotionTokenizer
 from ..data.loader import load_motion_dataset, load_motion_statistics
-from ..data.training_sets import MotionWindowDataset, drop_short_motions, normalised_clips
+from ..data.training_sets import (
+    MotionClipDataset,
+    MotionWindowDataset,
+    drop_short_motions,
+    normalised_clips,
+    pad_motions,
+)
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_motion_tokenizer import MotionTokenizer
+from ..models.modeling_motion_vae import MotionVAE
 from ..models.motion_representation import get_motion_representation
-from .arguments import MotionDataArguments, MotionTokenizerTrainingArguments
-from .callbacks import CodeUseCallback, EpochCallback, GumbelTemperatureCallback, OrthonormalLossCallback
+from .arguments import MotionDataArguments, MotionTokenizerTrainingArguments, MotionVAETrainingArguments
+from .callbacks import (
+    CodeUseCallback,
+    EpochCallback,
+    GumbelTemperatureCallback,
+    OrthonormalLossCallback,
+    ReconstructionCallback,
+)
 from .recipes import build_section, load_recipe
-from .trainer import MotionTrainer, save_whole
+from .trainer import CodebookTrainer, MotionTrainer, save_whole
 
 logger = logging.getLogger(__name__)
 
 SECTIONS = ("model", "data", "training")
-_MODELS: dict[str, type[MotionTokenizer]] = {
+_MODELS: dict[str, type[MotionTokenizer] | type[MotionVAE]] = {
     model_class.config_class.model_type: model_class
-    for model_class in (MotionTokenizer, VQMotionTokenizer, ResidualVQMotionTokenizer, FSQMotionTokenizer)
+    for model_class in (MotionTokenizer, VQMotionTokenizer, ResidualVQMotionTokenizer, FSQMotionTokenizer, MotionVAE)
 }
 
 
 def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
-    """Trains a motion tokenizer and saves it with its feature extractor.
+    """Trains a motion tokenizer, or a motion VAE, and saves it with its feature extractor.
 
     Args:
         recipe: YAML file with the sections `model` (`model_type`, by default "motion_tokenizer", or that of a
-            baseline, and the options of its config), `data` (`MotionDataArguments`) and `training`
-            (`MotionTokenizerTrainingArguments`).
+            baseline, or "motion_vae", and the options of its config), `data` (`MotionDataArguments`) and `training`
+            (`MotionTokenizerTrainingArguments`, or `MotionVAETrainingArguments`).
         overrides: `section.key=value` strings.
 
     Returns:
@@ -47,14 +61,28 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
     data = build_section(MotionDataArguments, sections["data"], "data")
     size = {"num_features": get_motion_representation(data.representation).num_features}
     config = build_section(model_class.config_class, {**size, **sections["model"]}, "model")
-    feature_extractor = make_feature_extractor(data, config.downsampling_factor)
+    is_vae = issubclass(model_class, MotionVAE)
+    feature_extractor = make_feature_extractor(data, 1 if is_vae else config.downsampling_factor)
     resume = sections["training"].pop("resume_from_checkpoint", None)
-    args = build_section(MotionTokenizerTrainingArguments, sections["training"], "training")
+    arguments = MotionVAETrainingArguments if is_vae else MotionTokenizerTrainingArguments
+    args = build_section(arguments, sections["training"], "training")
     train_set = load_split(data, data.train_split, feature_extractor.downsampling_factor)
     eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
 
     set_seed(args.seed)
-    model = model_class(config)
+    make_trainer = _vae_trainer if is_vae else _tokenizer_trainer
+    trainer = make_trainer(model_class(config), args, feature_extractor, train_set, eval_set)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.finish(lambda trained, folder: save_whole(folder, trained, feature_extractor))
+
+
+def _tokenizer_trainer(
+    model: MotionTokenizer,
+    args: MotionTokenizerTrainingArguments,
+    feature_extractor: MotionFeatureExtractor,
+    train_set: HFDataset,
+    eval_set: HFDataset,
+) -> CodebookTrainer:
     eval_clips = normalised_clips(eval_set, feature_extractor)
     windows = MotionWindowDataset(
         train_set,
@@ -63,7 +91,7 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
         num_windows=args.windows_per_epoch,
         seed=args.seed,
     )
-    trainer = MotionTrainer(
+    return CodebookTrainer(
         model=model,
         args=args,
         train_dataset=windows,
@@ -74,11 +102,35 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
         codebook_learning_rate=args.codebook_learning_rate,
         muon_learning_rate=args.muon_learning_rate,
     )
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer.finish(lambda trained, folder: save_whole(folder, trained, feature_extractor))
 
 
-def _model_class(sections: dict[str, dict[str, Any]]) -> type[MotionTokenizer]:
+def _vae_trainer(
+    model: MotionVAE,
+    args: MotionVAETrainingArguments,
+    feature_extractor: MotionFeatureExtractor,
+    train_set: HFDataset,
+    eval_set: HFDataset,
+) -> MotionTrainer:
+    max_frames = args.max_frames or model.config.max_frames
+    if max_frames > model.config.max_frames:
+        raise ValueError(f"max_frames is {max_frames}; this motion VAE encodes {model.config.max_frames} at most.")
+    pieces = {"piece_ratio": args.piece_ratio, "min_piece_frames": args.min_piece_frames, "seed": args.seed}
+    clips = MotionClipDataset(train_set, feature_extractor, max_frames=max_frames, **pieces)
+    eval_clips = MotionClipDataset(eval_set, feature_extractor, max_frames=max_frames)
+    shown = [clip[:max_frames] for clip in eval_clips.clips]
+    return MotionTrainer(
+        model=model,
+        args=args,
+        train_dataset=clips,
+        eval_dataset=eval_clips,
+        data_collator=pad_motions,
+        processing_class=feature_extractor,
+        callbacks=[EpochCallback(clips), ReconstructionCallback(shown, feature_extractor)],
+        muon_learning_rate=args.muon_learning_rate,
+    )
+
+
+def _model_class(sections: dict[str, dict[str, Any]]) -> type[MotionTokenizer] | type[MotionVAE]:
     """What a recipe asks for with `model.model_type`, which is taken out."""
     model_type = sections["model"].pop("model_type", MotionTokenizer.config_class.model_type)
     if model_type not in _MODELS:

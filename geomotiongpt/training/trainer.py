@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtract
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset
+from ..data.training_sets import LengthGroupedSampler, MotionCaptionDataset, MotionClipDataset
 from ..visualization.plots import plot_training_history
 from .optimizers import MuonAdamW
 
@@ -29,7 +29,12 @@ logger = logging.getLogger(__name__)
 
 LOSS_PARTS = (
     "reconstruction_loss",
+    "position_loss",
+    "root_loss",
+    "kl_loss",
     "language_modeling_loss",
+    "denoising_loss",
+    "length_loss",
     "orthonormality_loss",
     "utilisation_loss",
     "commitment_loss",
@@ -69,28 +74,19 @@ class ResumableTrainer(Trainer):
 
 
 class MotionTrainer(ResumableTrainer):
-    """Logs the parts of the loss, and how strongly each term pulls at the motion codebook.
+    """Logs the parts of the loss, takes motions of similar length together, and knows Muon.
 
     Beside `loss`, the log has the means (over steps and processes) of the parts in `LOSS_PARTS` that the model
-    returns, and at each logging step the norm of the codebook's gradient from the geometric constraint and from the
-    rest.
+    returns.
     """
 
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(
-        self,
-        *args,
-        codebook_learning_rate: float | None = None,
-        muon_learning_rate: float | None = None,
-        **kwargs,
-    ):
+    def __init__(self, *args, muon_learning_rate: float | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.codebook_learning_rate = codebook_learning_rate
         self.muon_learning_rate = muon_learning_rate
         self._part_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._part_counts: dict[str, int] = defaultdict(int)
-        self._gradient_norms: dict[str, float] = {}
         # torch.compile would trace anew for every number of labels.
         forward = inspect.signature(_without_adapters(self.accelerator.unwrap_model(self.model)).forward)
         self._skips_logits = "skip_logits" in forward.parameters and not self.args.torch_compile
@@ -107,7 +103,8 @@ class MotionTrainer(ResumableTrainer):
         return super()._get_eval_sampler(eval_dataset) if grouped is None else grouped
 
     def _group_by_length(self, dataset: Dataset | None, batch_size: int) -> LengthGroupedSampler | None:
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, MotionCaptionDataset):
+        is_grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not is_grouped or not isinstance(dataset, (MotionCaptionDataset, MotionClipDataset)):
             return None
         return LengthGroupedSampler(dataset, batch_size, seed=self.args.seed)
 
@@ -126,6 +123,63 @@ class MotionTrainer(ResumableTrainer):
                 self._part_sums[prefix + name] += value.detach() * scale
                 self._part_counts[prefix + name] += 1
         return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the parts to what is logged."""
+        is_evaluation = any(name.startswith("eval_") for name in logs)
+        if is_evaluation or "loss" in logs:
+            names = [name for name in self._part_sums if name.startswith("eval_") == is_evaluation]
+            for name in names:
+                total, count = self._part_sums.pop(name), self._part_counts.pop(name)
+                logs[name] = self.accelerator.gather((total / count).reshape(1)).mean().item()
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """As in `Trainer`; with `muon_learning_rate` Muon updates the inner matrices, and AdamW the rest.
+
+        Raises:
+            ValueError: if Muon is asked for beside another optimizer than AdamW, or under FSDP or DeepSpeed, which cut
+                matrices into pieces.
+        """
+        if self.optimizer is not None:
+            return self.optimizer
+        optimizer = super().create_optimizer(model)
+        bare = self.accelerator.unwrap_model(self.model if model is None else model)
+        self._group_parameters(optimizer, bare)
+        if self.muon_learning_rate is not None:
+            if not isinstance(optimizer, torch.optim.AdamW):
+                raise ValueError(
+                    f"muon_learning_rate: Muon stands beside torch's AdamW, but `optim` is {self.args.optim.value!r}."
+                )
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("muon_learning_rate: Muon needs whole matrices; train without FSDP and DeepSpeed.")
+            matrices = inner_matrices(bare)
+            _take_out(optimizer, matrices)
+            group = {"params": matrices, "lr": self.muon_learning_rate, "weight_decay": self.args.weight_decay}
+            optimizer = MuonAdamW(
+                [*optimizer.param_groups, {**group, "momentum": 0.95}],
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+            self.optimizer = optimizer
+        return optimizer
+
+    def _group_parameters(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+        """Gives what needs a learning rate of its own a group of its own."""
+
+
+class CodebookTrainer(MotionTrainer):
+    """Also logs how strongly each term pulls at the motion codebook, and can give it a learning rate of its own.
+
+    At each logging step there are the norms of the codebook's gradient from the geometric constraint and from the
+    rest. With `codebook_learning_rate` the codebook has that rate and no weight decay.
+    """
+
+    def __init__(self, *args, codebook_learning_rate: float | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.codebook_learning_rate = codebook_learning_rate
+        self._gradient_norms: dict[str, float] = {}
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """One micro-batch; before a logging step the codebook's gradients are measured."""
@@ -152,57 +206,30 @@ class MotionTrainer(ResumableTrainer):
         }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the parts to what is logged."""
-        is_evaluation = any(name.startswith("eval_") for name in logs)
-        if is_evaluation or "loss" in logs:
-            names = [name for name in self._part_sums if name.startswith("eval_") == is_evaluation]
-            for name in names:
-                total, count = self._part_sums.pop(name), self._part_counts.pop(name)
-                logs[name] = self.accelerator.gather((total / count).reshape(1)).mean().item()
+        """Adds the norms to what is logged."""
         if "loss" in logs:
             logs.update(self._gradient_norms)
         super().log(logs, start_time)
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """As in `Trainer`, with the codebook and the inner weights as groups of their own.
-
-        With `codebook_learning_rate` the codebook has that rate and no weight decay; with `muon_learning_rate` Muon
-        updates the kernels of convolutions and the matrices of GPT-2's blocks, and AdamW the rest.
-
-        Raises:
-            ValueError: if Muon is asked for beside another optimizer than AdamW, or under FSDP or DeepSpeed, which cut
-                matrices into pieces.
-        """
-        if self.optimizer is not None:
-            return self.optimizer
-        optimizer = super().create_optimizer(model)
-        bare = self.accelerator.unwrap_model(self.model if model is None else model)
+    def _group_parameters(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         if self.codebook_learning_rate is not None:
-            codebook = motion_codebook(bare)
+            codebook = motion_codebook(model)
             _take_out(optimizer, [codebook])
             optimizer.add_param_group({"params": [codebook], "lr": self.codebook_learning_rate, "weight_decay": 0.0})
-        if self.muon_learning_rate is not None:
-            if not isinstance(optimizer, torch.optim.AdamW):
-                raise ValueError(
-                    f"muon_learning_rate: Muon stands beside torch's AdamW, but `optim` is {self.args.optim.value!r}."
-                )
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("muon_learning_rate: Muon needs whole matrices; train without FSDP and DeepSpeed.")
-            matrices = [
-                module.weight
-                for module in bare.modules()
-                if isinstance(module, (nn.Conv1d, Conv1D)) and module.weight.requires_grad
-            ]
-            _take_out(optimizer, matrices)
-            group = {"params": matrices, "lr": self.muon_learning_rate, "weight_decay": self.args.weight_decay}
-            optimizer = MuonAdamW(
-                [*optimizer.param_groups, {**group, "momentum": 0.95}],
-                lr=self.args.learning_rate,
-                betas=(self.args.adam_beta1, self.args.adam_beta2),
-                eps=self.args.adam_epsilon,
-            )
-            self.optimizer = optimizer
-        return optimizer
+
+
+def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable matrices that Muon may update: kernels of convolutions, and what is inside transformer layers.
+
+    These are the layers of GPT-2 and of torch; embeddings, heads and what stands between layers are left to AdamW.
+    """
+    matrices = []
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, Conv1D)):
+            matrices.append(module.weight)
+        elif isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
+            matrices += [parameter for parameter in module.parameters() if parameter.dim() == 2]
+    return [matrix for matrix in matrices if matrix.requires_grad]
 
 
 def _take_out(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:

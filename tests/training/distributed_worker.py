@@ -25,7 +25,7 @@ from geomotiongpt.data.training_sets import MotionTaskCollator
 from geomotiongpt.models.task_prompts import MotionTaskExample
 from geomotiongpt.training.arguments import LanguageModelTrainingArguments, MotionTokenizerTrainingArguments
 from geomotiongpt.training.language_model import train_text_tokenizer
-from geomotiongpt.training.trainer import MotionTrainer
+from geomotiongpt.training.trainer import CodebookTrainer
 
 NUM_CLIPS, STEPS = 4, 2
 JUMP = "someone jumps up and down and then sits down slowly"
@@ -65,7 +65,7 @@ def make_tokenizer() -> MotionTokenizer:
     return model
 
 
-def tokenizer_trainer(folder: Path, batch_size: int) -> MotionTrainer:
+def tokenizer_trainer(folder: Path, batch_size: int) -> CodebookTrainer:
     """First stage; the clips have 40, 16, 33 and 8 frames."""
     model = make_tokenizer()
     values = torch.randn(NUM_CLIPS, 40, 263, generator=torch.Generator().manual_seed(1))
@@ -74,10 +74,10 @@ def tokenizer_trainer(folder: Path, batch_size: int) -> MotionTrainer:
     args = MotionTokenizerTrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=batch_size, max_grad_norm=1e3, **SETTINGS
     )
-    return MotionTrainer(model=model, args=args, train_dataset=items, data_collator=default_data_collator)
+    return CodebookTrainer(model=model, args=args, train_dataset=items, data_collator=default_data_collator)
 
 
-def language_model_trainer(folder: Path, batch_size: int) -> MotionTrainer:
+def language_model_trainer(folder: Path, batch_size: int) -> CodebookTrainer:
     """Second stage; prompts and answers differ in length."""
     tokenizer = make_tokenizer()
     text_tokenizer = train_text_tokenizer([[item["example"].text for item in CAPTIONED_CODES]], 300)
@@ -103,7 +103,7 @@ def language_model_trainer(folder: Path, batch_size: int) -> MotionTrainer:
     args = LanguageModelTrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=batch_size, max_grad_norm=1e3, **SETTINGS
     )
-    return MotionTrainer(
+    return CodebookTrainer(
         model=model, args=args, train_dataset=CAPTIONED_CODES, data_collator=MotionTaskCollator(processor)
     )
 

@@ -22,7 +22,7 @@ from geomotiongpt.models.geometry import GEOMETRIC_CONSTRAINTS, codebook_geometr
 from geomotiongpt.training.arguments import LoraArguments, MotionTokenizerTrainingArguments
 from geomotiongpt.training.callbacks import CaptionSamplesCallback, CodeUseCallback, EpochCallback
 from geomotiongpt.training.language_model import add_lora
-from geomotiongpt.training.trainer import MotionTrainer
+from geomotiongpt.training.trainer import CodebookTrainer
 
 CONTROL = TrainerControl()
 
@@ -207,7 +207,7 @@ def test_the_measured_gradient_is_that_of_the_chosen_constraint(constraint, tmp_
         disable_tqdm=True, orthonormality_schedule=[[0, 2.0]],
     )  # fmt: skip
     callback = OrthonormalLossCallback(args.orthonormality_warmup_ratio, args.orthonormality_schedule)
-    trainer = MotionTrainer(
+    trainer = CodebookTrainer(
         model=model, args=args, train_dataset=inputs, data_collator=default_data_collator, callbacks=[callback]
     )
     trainer.train()

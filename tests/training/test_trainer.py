@@ -1,4 +1,4 @@
-"""`MotionTrainer`: its log against values computed by hand, accumulated gradients, and the codebook's group."""
+"""`CodebookTrainer`: its log against values computed by hand, accumulated gradients, and the codebook's group."""
 
 import copy
 
@@ -12,7 +12,7 @@ from geomotiongpt.data.training_sets import MotionTaskCollator
 from geomotiongpt.models.geometry import orthonormality_loss
 from geomotiongpt.models.task_prompts import MotionTaskExample
 from geomotiongpt.training.arguments import LanguageModelTrainingArguments, MotionTokenizerTrainingArguments
-from geomotiongpt.training.trainer import MotionTrainer, motion_codebook
+from geomotiongpt.training.trainer import CodebookTrainer, motion_codebook
 
 JUMP = "someone jumps up and down and then sits down slowly"
 CAPTIONED_CODES = [
@@ -56,9 +56,9 @@ def windows(lengths=(32, 32, 32, 32)) -> list[dict[str, torch.Tensor]]:
     return [{"motion_values": value, "motion_mask": mask} for value, mask in zip(values, masks, strict=True)]
 
 
-def tokenizer_trainer(model, folder, items, **settings) -> MotionTrainer:
+def tokenizer_trainer(model, folder, items, **settings) -> CodebookTrainer:
     args = MotionTokenizerTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
-    return MotionTrainer(
+    return CodebookTrainer(
         model=model,
         args=args,
         train_dataset=items,
@@ -69,10 +69,10 @@ def tokenizer_trainer(model, folder, items, **settings) -> MotionTrainer:
     )
 
 
-def language_model_trainer(model, processor, folder, **settings) -> MotionTrainer:
+def language_model_trainer(model, processor, folder, **settings) -> CodebookTrainer:
     args = LanguageModelTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
     collator = MotionTaskCollator(processor)
-    return MotionTrainer(
+    return CodebookTrainer(
         model=model,
         args=args,
         train_dataset=CAPTIONED_CODES,
@@ -150,7 +150,7 @@ def test_log_has_means_over_the_steps_and_evaluation_its_own(tokenizer, tmp_path
     assert eval_log["eval_reconstruction_loss"] == pytest.approx(train_log["reconstruction_loss"], rel=1e-4)
 
 
-def weights_after_a_step(trainer: MotionTrainer) -> dict[str, torch.Tensor]:
+def weights_after_a_step(trainer: CodebookTrainer) -> dict[str, torch.Tensor]:
     trainer.train()
     assert trainer.state.global_step == 1
     return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}

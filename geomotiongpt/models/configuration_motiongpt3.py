@@ -1,0 +1,158 @@
+"""Configuration of MotionGPT3."""
+
+from typing import cast
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from .configuration_motion_vae import MotionVAEConfig
+
+STREAMS = ("dual", "single")
+STAGES = ("text-to-motion", "alignment", "joint")
+
+
+class MotionGPT3Config(PreTrainedConfig):
+    """Configuration of `MotionGPT3ForCausalLM`; the defaults are the paper's (arXiv 2506.24086).
+
+    Token ids are laid out as [text | markers | motion slots]. Text ids are the base model's. The markers, padding and
+    the start and end of a motion, go through the text branch; the slots of motions that are given and of motions that
+    are to be made, through the motion branch.
+
+    Args:
+        text_config: of the base language model; GPT-2 by default.
+        motion_vae_config: of the motion VAE inside.
+        streams: "dual", the paper's two branches, or "single", its baseline: motion goes through the text weights.
+        num_motion_slots: positions that a motion takes.
+        denoising_process: "diffusion" or "rectified_flow", see `DenoisingHead`.
+        denoising_hidden_size: width of the denoising head.
+        denoising_num_layers: its blocks.
+        denoising_num_heads: attention heads where it reads the hidden states of the slots.
+        target_repeats: how many times and noises each latent is trained with in a step.
+        condition_dropout: how often training replaces the hidden states by the learned null.
+        num_denoising_steps: of generation; the process's own number by default.
+        guidance_scale: of generation; 1 is the conditional model.
+        language_modeling_weight: of the cross entropy over the answers' text.
+        denoising_weight: of the denoising loss.
+        length_weight: of the length predictor's loss, the squared error of the logarithm.
+        max_motion_frames: longest motion that the language model was trained on. None: as long as the VAE's.
+        trained_tasks: names of the tasks that it was trained on. None: unknown.
+        trained_stage: the last stage of training that it went through, one of `STAGES`. None: none, or unknown.
+
+    Raises:
+        ValueError: for streams or a stage that do not exist.
+    """
+
+    model_type = "motiongpt3"
+    sub_configs = {"text_config": AutoConfig, "motion_vae_config": MotionVAEConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    motion_vae_config: dict | PreTrainedConfig | None = None
+    streams: str = "dual"
+    num_motion_slots: int = 4
+    denoising_process: str = "diffusion"
+    denoising_hidden_size: int = 1024
+    denoising_num_layers: int = 3
+    denoising_num_heads: int = 4
+    target_repeats: int = 4
+    condition_dropout: float = 0.1
+    num_denoising_steps: int | None = None
+    guidance_scale: float = 3.0
+    language_modeling_weight: float = 1.0
+    denoising_weight: float = 1.0
+    length_weight: float = 0.1
+    max_motion_frames: int | None = None
+    trained_tasks: list[str] | None = None
+    trained_stage: str | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs):
+        # The installed package registers its pipelines itself; only code loaded from the Hub needs the declaration.
+        custom_pipelines = kwargs.pop("custom_pipelines", None)
+        if self.text_config is None or isinstance(self.text_config, dict):
+            values = dict(self.text_config or {})
+            self.text_config = CONFIG_MAPPING[values.pop("model_type", "gpt2")](**values)
+        if self.motion_vae_config is None or isinstance(self.motion_vae_config, dict):
+            self.motion_vae_config = MotionVAEConfig(**(self.motion_vae_config or {}))
+        super().__post_init__(**kwargs)
+        if custom_pipelines and type(self).__module__.startswith("transformers_modules"):
+            self.custom_pipelines = custom_pipelines
+        if self.pad_token_id is None:
+            self.pad_token_id = self.text_vocab_size
+        for name, known in (("streams", STREAMS), ("trained_stage", (*STAGES, None))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(str, known))}.")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in `PreTrainedConfig`, which would take over another model's configuration with a warning.
+
+        Raises:
+            ValueError: if it is the configuration of another kind of model.
+        """
+        met = config_dict.get("model_type", cls.model_type)
+        if met != cls.model_type:
+            raise ValueError(
+                f"this is the configuration of a {met!r} model, wanted {cls.model_type!r}: a trained motion-language "
+                "model is loaded with `AutoModelForCausalLM`, and a plain language model becomes one by "
+                "`from_components`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def vae(self) -> MotionVAEConfig:
+        """`motion_vae_config`, as what it is."""
+        return cast(MotionVAEConfig, self.motion_vae_config)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return cast(PreTrainedConfig, self.text_config).hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the language model."""
+        return cast(PreTrainedConfig, self.text_config).num_hidden_layers
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Positions of the language model."""
+        return cast(PreTrainedConfig, self.text_config).max_position_embeddings
+
+    @property
+    def text_vocab_size(self) -> int:
+        """Rows of the base model's embedding."""
+        return cast(PreTrainedConfig, self.text_config).vocab_size
+
+    @property
+    def motion_start_token_id(self) -> int:
+        """Token id of `<motion>`."""
+        return self.text_vocab_size + 1
+
+    @property
+    def motion_end_token_id(self) -> int:
+        """Token id of `</motion>`."""
+        return self.text_vocab_size + 2
+
+    @property
+    def first_slot_token_id(self) -> int:
+        """From here on ids are motion's: `<motion_in>`, then `<motion_out>`."""
+        return self.text_vocab_size + 3
+
+    @property
+    def motion_in_token_id(self) -> int:
+        """Token id of `<motion_in>`, a slot of a motion that is given."""
+        return self.first_slot_token_id
+
+    @property
+    def motion_out_token_id(self) -> int:
+        """Token id of `<motion_out>`, a slot of a motion that is to be made."""
+        return self.first_slot_token_id + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """All ids: the width of the logits."""
+        return self.first_slot_token_id + 2
+
+    @property
+    def max_frames(self) -> int:
+        """Frames of the longest motion that it takes or makes."""
+        return min(self.vae.max_frames, self.max_motion_frames or self.vae.max_frames)

@@ -1,0 +1,452 @@
+"""MotionGPT3 (arXiv 2506.24086): a language model with motion as a second modality, kept continuous.
+
+A motion is one latent of a motion VAE. Text goes through a pretrained language model, motion through a branch of its
+own in every layer (`MixtureOfTransformers`). A motion that is given fills `<motion_in>` slots with its latent; of one
+that is to be made, the hidden states at its `<motion_out>` slots are the condition of a denoising head, which samples
+the latent.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from .configuration_motion_vae import MotionVAEConfig
+from .configuration_motiongpt3 import MotionGPT3Config
+from .denoising_heads import DenoisingHead
+from .latent_motion_generation import LatentMotionGenerationMixin
+from .mixture_of_transformers import MOTION_BRANCH, MixtureOfTransformersMixin
+from .modeling_motion_vae import MotionVAE
+from .saving import save_with_parts
+from .strict_loading import StrictLoadingMixin
+
+
+@dataclass
+class MotionGPT3Output(CausalLMOutputWithPast):
+    """A causal language model's output plus the parts of its loss.
+
+    Args:
+        language_modeling_loss: cross entropy over the labelled text.
+        denoising_loss: of the latents of the motions that were to be made.
+        length_loss: squared error of the logarithm of their lengths.
+        motion_states: (motions, num_motion_slots, hidden_size) at the slots of motions that are to be made, row by
+            row: what the denoising head is conditioned on.
+    """
+
+    language_modeling_loss: Tensor | None = None
+    denoising_loss: Tensor | None = None
+    length_loss: Tensor | None = None
+    motion_states: Tensor | None = None
+
+
+class MotionGPT3ForCausalLM(
+    MixtureOfTransformersMixin, LatentMotionGenerationMixin, StrictLoadingMixin, PreTrainedModel, GenerationMixin
+):
+    """A causal language model with a motion branch, a motion VAE and a denoising head.
+
+    The text branch keeps the base model's weights under their own names (`language_model`); the rows of the markers
+    are apart from its embedding, so that its logits over its own vocabulary stay what they are, bit for bit.
+    """
+
+    config_class = MotionGPT3Config
+    base_model_prefix = "language_model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # losses are means over what a micro-batch holds
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    # Rounded, it would give other latents than those that were trained on
+    _keep_in_fp32_modules_strict = ["motion_vae", "latent_shift", "latent_scale"]
+
+    config: MotionGPT3Config
+    latent_shift: Tensor
+    latent_scale: Tensor
+
+    def __init__(self, config: MotionGPT3Config):
+        super().__init__(config)
+        width, vae = config.hidden_size, config.vae
+        latent_size = vae.num_latent_tokens * vae.latent_dim
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.motion_branch_norm = None
+        if config.streams == "dual":
+            self.add_motion_branch()
+        self._no_split_modules = [type(self.layers[0]).__name__, "MotionVAE"]
+        self.marker_embedding = nn.Embedding(config.vocab_size - config.text_vocab_size, width)
+        self.motion_input = nn.Linear(latent_size, config.num_motion_slots * width)
+        self.denoising_head = DenoisingHead(
+            latent_size=latent_size,
+            condition_size=width,
+            num_condition_tokens=config.num_motion_slots,
+            hidden_size=config.denoising_hidden_size,
+            num_layers=config.denoising_num_layers,
+            num_condition_heads=config.denoising_num_heads,
+            process=config.denoising_process,
+            target_repeats=config.target_repeats,
+            condition_dropout=config.condition_dropout,
+        )
+        self.length_head = nn.Linear(width, 1)
+        # What head and language model see of a latent: (latent - shift) * scale, of each entry
+        self.register_buffer("latent_shift", torch.zeros(latent_size))
+        self.register_buffer("latent_scale", torch.ones(latent_size))
+        self.motion_vae = MotionVAE(vae)
+        self.post_init()
+        self.motion_vae.requires_grad_(False)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, DenoisingHead):
+            module.reset_parameters()
+        elif module is self.marker_embedding:
+            init.normal_(module.weight, std=0.02)
+        elif module in (self.motion_input, self.length_head):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif module is self:
+            init.zeros_(self.latent_shift)
+            init.ones_(self.latent_scale)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in `PreTrainedModel`; the motion VAE is frozen again (loading makes everything trainable)."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.motion_vae.requires_grad_(False)
+        return loaded
+
+    @classmethod
+    def from_components(
+        cls,
+        language_model: str | Path | PreTrainedModel,
+        motion_vae: str | Path | MotionVAE,
+        *,
+        start_from_text: bool = False,
+        **options: Any,
+    ) -> "MotionGPT3ForCausalLM":
+        """Joins a language model and a motion VAE. The motion branch starts from random weights.
+
+        Args:
+            language_model: a causal language model with layers like GPT-2's or Llama's, or its name or path.
+            motion_vae: a `MotionVAE`, or its name or path.
+            start_from_text: start the motion branch as a copy of the text branch instead.
+            **options: of `MotionGPT3Config`.
+
+        Raises:
+            ValueError: for a base with other layers or without a head, or another kind of model as motion VAE.
+        """
+        if not isinstance(language_model, PreTrainedModel):
+            language_model = AutoModelForCausalLM.from_pretrained(language_model)
+        if not isinstance(motion_vae, PreTrainedModel):
+            motion_vae = AutoModel.from_pretrained(motion_vae)
+        kind = motion_vae.config.model_type
+        if kind != MotionVAEConfig.model_type:
+            raise ValueError(f"the motion VAE is a {kind!r}: give a {MotionVAEConfig.model_type!r}.")
+        if language_model.get_output_embeddings() is None:
+            raise ValueError(
+                f"the language model is a {type(language_model).__name__} without a head: load it with "
+                "`AutoModelForCausalLM`."
+            )
+        config = cls.config_class(
+            text_config=_without_origin(language_model.config),
+            motion_vae_config=_without_origin(motion_vae.config),
+            **options,
+        )
+        model = cls(config)
+        missing, unexpected = model.language_model.load_state_dict(language_model.state_dict(), strict=False)
+        wrong = [name for name in (*missing, *unexpected) if MOTION_BRANCH not in name]
+        if wrong:
+            raise ValueError(f"the language model does not fit its configuration: {', '.join(sorted(wrong)[:5])}.")
+        model.motion_vae.load_state_dict(motion_vae.state_dict())
+        if start_from_text:
+            model.start_from_text()
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base model's."""
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The base model's."""
+        return self.language_model.get_output_embeddings()
+
+    def text_parameters(self) -> dict[str, nn.Parameter]:
+        """The weights of the base model, by their names there; with a single stream motion uses them too."""
+        named = self.language_model.named_parameters()
+        return {name: parameter for name, parameter in named if MOTION_BRANCH not in name}
+
+    def set_latent_statistics(self, latents: Tensor) -> None:
+        """Standardises what language model and head see of the latents.
+
+        Args:
+            latents: (motions, num_latent_tokens, latent_dim) of the training motions.
+        """
+        rows = latents.flatten(1).to(self.latent_shift)
+        if len(rows) < 2:
+            raise ValueError(f"{len(rows)} latents have no spread: give those of many motions.")
+        self.latent_shift.copy_(rows.mean(0))
+        self.latent_scale.copy_(1 / rows.std(0).clamp(min=1e-6))
+
+    def standardise(self, latents: Tensor) -> Tensor:
+        """(..., num_latent_tokens, latent_dim) of the VAE -> (..., latent_size) as language model and head see it."""
+        return (latents.flatten(-2) - self.latent_shift) * self.latent_scale
+
+    def restore(self, latents: Tensor) -> Tensor:
+        """The inverse of `standardise`."""
+        tokens = self.config.vae.num_latent_tokens
+        return (latents / self.latent_scale + self.latent_shift).unflatten(-1, (tokens, -1))
+
+    def encode_motion(self, motion_values: Tensor, motion_mask: Tensor | None = None) -> Tensor:
+        """Latents of the motions of a batch, one a row: means, without noise.
+
+        Args:
+            motion_values: (batch, frames, num_features) normalised features.
+            motion_mask: (batch, frames) bool, True = valid, padding on the right.
+
+        Returns:
+            (batch, 1, num_latent_tokens, latent_dim), as `forward` takes them.
+        """
+        with torch.no_grad():
+            mean = self.motion_vae.encode(motion_values, motion_mask).mean
+        assert mean is not None
+        return mean.unsqueeze(1)
+
+    def _embed(self, input_ids: Tensor, latents: Tensor | None) -> Tensor:
+        """(batch, length, hidden_size): text rows of the base, the other tokens' own, and slots that are filled."""
+        first = self.config.text_vocab_size
+        text = self.get_input_embeddings()(input_ids.clamp(max=first - 1))
+        other = self.marker_embedding((input_ids - first).clamp(min=0))
+        embeds = torch.where((input_ids >= first).unsqueeze(-1), other.to(text.dtype), text)
+        slots = input_ids == self.config.motion_in_token_id
+        per_row = slots.sum(-1)
+        given = 0 if latents is None else latents.shape[1] * self.config.num_motion_slots
+        if int(per_row.max()) > given or (per_row % self.config.num_motion_slots).any():
+            raise ValueError(
+                f"input_ids have up to {int(per_row.max())} `<motion_in>` slots a row, {self.config.num_motion_slots} "
+                f"a motion, but there are motions for {given}: make both with the same processor call."
+            )
+        if latents is None or not bool(slots.any()):
+            return embeds
+        filled = self.motion_input(self.standardise(latents).to(self.motion_input.weight.dtype))
+        filled = filled.unflatten(-1, (self.config.num_motion_slots, -1)).flatten(1, 2)
+        ranks = (slots.long().cumsum(-1) - 1).clamp(0, filled.shape[1] - 1)
+        filled = filled.gather(1, ranks.unsqueeze(-1).expand(-1, -1, filled.shape[-1]))
+        return torch.where(slots.unsqueeze(-1), filled.to(embeds.dtype), embeds)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        motion_values: Tensor | None = None,
+        motion_mask: Tensor | None = None,
+        latents: Tensor | None = None,
+        target_latents: Tensor | None = None,
+        target_num_frames: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values=None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        skip_logits: bool = False,
+        **kwargs,
+    ) -> MotionGPT3Output:
+        """Next-token logits at text positions, hidden states at the slots of motions to be made, and losses.
+
+        Args:
+            input_ids: (batch, length) token ids.
+            motion_values: (batch, frames, num_features), one motion a row: what fills its `<motion_in>` slots.
+            motion_mask: (batch, frames) bool, True = valid.
+            latents: (batch, motions, num_latent_tokens, latent_dim) of the VAE instead; several a row fill the slots
+                in their order.
+            target_latents: (motions, num_latent_tokens, latent_dim) of the motions that are to be made, one for each
+                row with `<motion_out>` slots; with them there is a denoising loss.
+            target_num_frames: (motions,) their lengths; with them there is a length loss, where they are above 0.
+            attention_mask: (batch, length).
+            position_ids: (batch, length).
+            labels: (batch, length), -100 where no loss is taken (everything but the answer's text).
+            past_key_values: a `Cache`.
+            use_cache: whether to return the cache.
+            logits_to_keep: compute logits for the last n positions only (0: all).
+            skip_logits: score the vocabulary only where `labels` ask for it and return no logits.
+
+        Raises:
+            ValueError: for slots without motions, motions given twice, or another number of targets than of motions.
+        """
+        if skip_logits and labels is None:
+            raise ValueError("`skip_logits=True` leaves nothing to return without `labels`.")
+        if motion_values is not None:
+            if latents is not None:
+                raise ValueError("give either `motion_values` or their `latents`.")
+            latents = self.encode_motion(motion_values, motion_mask)
+        outputs = self.mix(
+            self._embed(input_ids, latents),
+            input_ids >= self.config.first_slot_token_id,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+        states = outputs.last_hidden_state
+        out_slots = input_ids == self.config.motion_out_token_id
+        motion_states = states[out_slots].unflatten(0, (-1, self.config.num_motion_slots))
+        losses = {}
+        next_tokens = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
+        if skip_logits and next_tokens is not None:
+            labelled = next_tokens != -100
+            logits, next_tokens = self._score(states[labelled]), next_tokens[labelled]
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self._score(states[:, kept])
+        if next_tokens is not None or target_latents is not None:
+            losses = self._losses(logits, next_tokens, motion_states, target_latents, target_num_frames)
+        return MotionGPT3Output(
+            **losses,
+            logits=None if skip_logits else logits,
+            past_key_values=outputs.past_key_values,
+            motion_states=motion_states,
+        )
+
+    def _score(self, states: Tensor) -> Tensor:
+        """Logits over all ids: the base's for text, those of the markers, and none for the slots of motions."""
+        num_markers = self.config.first_slot_token_id - self.config.text_vocab_size
+        text = self.language_model.lm_head(states)
+        markers = functional.linear(states, self.marker_embedding.weight[:num_markers].to(states.dtype))
+        never = text.new_full((*text.shape[:-1], self.config.vocab_size - self.config.first_slot_token_id), -torch.inf)
+        return torch.cat([text, markers, never], dim=-1)
+
+    def _losses(
+        self,
+        logits: Tensor,
+        next_tokens: Tensor | None,
+        motion_states: Tensor,
+        target_latents: Tensor | None,
+        target_num_frames: Tensor | None,
+    ) -> dict[str, Tensor]:
+        config, zero = self.config, motion_states.sum() * 0
+        parts = {}
+        if next_tokens is not None and config.language_modeling_weight:
+            labelled = (next_tokens != -100).sum()
+            scores = logits.flatten(0, -2).float()
+            total = functional.cross_entropy(scores, next_tokens.flatten(), ignore_index=-100, reduction="sum")
+            parts["language_modeling_loss"] = total / labelled.clamp(min=1)
+        if target_latents is not None:
+            if len(target_latents) != len(motion_states):
+                raise ValueError(
+                    f"{len(target_latents)} target latents for {len(motion_states)} motions that are to be made."
+                )
+            target = self.standardise(target_latents)
+            parts["denoising_loss"] = self.denoising_head.loss(target, motion_states) if len(target) else zero
+            if target_num_frames is not None:
+                said = self._log_num_frames(motion_states)
+                error = (said - target_num_frames.clamp(min=1).float().log()).square() * (target_num_frames > 0)
+                parts["length_loss"] = error.sum() / (target_num_frames > 0).sum().clamp(min=1)
+        weights = {
+            "language_modeling_loss": config.language_modeling_weight,
+            "denoising_loss": config.denoising_weight,
+            "length_loss": config.length_weight,
+        }
+        return {"loss": sum((weights[name] * part for name, part in parts.items()), start=zero), **parts}
+
+    def _log_num_frames(self, motion_states: Tensor) -> Tensor:
+        """What the length predictor says: natural logarithm of the frames, (motions,)."""
+        return self.length_head(motion_states.mean(1)).squeeze(-1).float()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        motion_values: Tensor | None = None,
+        motion_mask: Tensor | None = None,
+        latents: Tensor | None = None,
+        **kwargs,
+    ):
+        """`GenerationMixin.generate` for answers that are text, with the motions of the prompt encoded once.
+
+        Markers and motion tokens are never an answer. A repetition penalty counts what was generated, not the prompt.
+
+        Args:
+            inputs: (batch, length) prompt ids (or `input_ids=`).
+            motion_values: (batch, frames, num_features), one motion a row.
+            motion_mask: (batch, frames) bool.
+            latents: as in `forward`, instead.
+            **kwargs: as in `GenerationMixin.generate`.
+
+        Raises:
+            ValueError: if prompt and `max_new_tokens` are more than the model has positions, or the model has only
+                been trained to make motions.
+        """
+        config = self.config
+        input_ids = kwargs.pop("input_ids", inputs)
+        if input_ids is None:
+            raise ValueError("give `input_ids`: a prompt, as the processor makes it.")
+        if config.trained_stage == "text-to-motion":
+            raise ValueError(
+                "the model has only been through the first stage of training, text to motion: captions and other "
+                "texts come with the second (`stage: alignment` in its recipe)."
+            )
+        defaults = kwargs.get("generation_config") or self.generation_config
+        new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
+        if input_ids.shape[1] + (new_tokens or 0) > config.max_position_embeddings:
+            raise ValueError(
+                f"a prompt of {input_ids.shape[1]} tokens and {new_tokens} new ones do not fit into the "
+                f"{config.max_position_embeddings} positions of the language model: ask for fewer tokens."
+            )
+        if motion_values is not None:
+            latents = self.encode_motion(motion_values, motion_mask)
+        penalty = kwargs.pop("repetition_penalty", None) or defaults.repetition_penalty
+        if penalty is not None and penalty != 1:
+            only_new = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=input_ids.shape[1])
+            kwargs["logits_processor"] = [only_new, *(kwargs.get("logits_processor") or [])]
+        markers = list(range(config.text_vocab_size, config.vocab_size))
+        kwargs["suppress_tokens"] = [*markers, *(kwargs.get("suppress_tokens") or [])]
+        return super().generate(input_ids, latents=latents, repetition_penalty=1.0, **kwargs)
+
+    def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
+        """As in `GenerationMixin`; the motions of the prompt are needed once, with the prompt."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if not bool((inputs["input_ids"] == self.config.motion_in_token_id).any()):
+            inputs["latents"] = None
+        return inputs
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        """Not possible: ids are laid out as [text | markers | motion slots].
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "the vocabulary of MotionGPT3 is fixed: text rows are the base model's. Extend the base language model "
+            "before `from_components`."
+        )
+
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
+        """Saves the model, and its motion VAE alone in `motion_vae/` (from the weights inside).
+
+        Args:
+            save_directory: folder to write.
+            push_to_hub: whether to upload as well, as `push_to_hub()` does.
+            **kwargs: as in `PreTrainedModel.save_pretrained`; `repo_id` names the repository (default: the folder).
+        """
+        save_with_parts(
+            self, super().save_pretrained, save_directory, {"motion_vae": self.motion_vae}, push_to_hub, kwargs
+        )
+
+
+def _without_origin(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy that does not say where it came from: a folder of whoever trained it."""
+    config = copy.deepcopy(config)
+    config._name_or_path = ""
+    return config
