@@ -167,6 +167,9 @@ def _add_sampling(group, beams: str) -> None:
     group.add_argument("--num-beams", type=_positive, default=1, help=f"{beams} (default: 1)")
     group.add_argument("--temperature", type=float, help="of sampling; 0 always takes the likeliest (default: 1)")
     group.add_argument("--top-p", type=float, help="sample from the likeliest of this share together (default: 1)")
+    latent = "of a model whose motion is a latent, not tokens: "
+    group.add_argument("--guidance-scale", type=float, help=f"{latent}1 is the model itself (default: the model's)")
+    group.add_argument("--denoising-steps", type=_positive, help=f"{latent}more are slower (default: the model's)")
 
 
 def _add_evaluate(add) -> None:
@@ -304,6 +307,11 @@ def _caption(arguments: argparse.Namespace) -> int:
 
 def _sampling(arguments: argparse.Namespace) -> dict:
     """Options of `generate`: plain sampling unless told otherwise, and nothing left to the library's defaults."""
+    denoising = {"guidance_scale": arguments.guidance_scale, "num_denoising_steps": arguments.denoising_steps}
+    return {**_token_sampling(arguments), **{name: value for name, value in denoising.items() if value is not None}}
+
+
+def _token_sampling(arguments: argparse.Namespace) -> dict:
     if arguments.num_beams == 1 and arguments.temperature != 0:
         temperature = 1.0 if arguments.temperature is None else arguments.temperature
         top_p = 1.0 if arguments.top_p is None else arguments.top_p
@@ -364,7 +372,7 @@ _OF_CAPTIONS = ("convention", "reference_policy", "bert_model", "bert_layer", "b
 _OF_EVALUATOR = ("evaluator", "replications", "pool_size", "last_pool", "seed")
 _OF_POPULATION = ("data", "split", "representation", "min_frames", "max_frames", "no_mirrored")
 _OF_MODEL = (*_OF_POPULATION, "model", "task", "num_beams", "batch_size", "update_card")
-_OF_MOTIONS = (*_OF_MODEL, *_OF_EVALUATOR, "temperature", "top_p")
+_OF_MOTIONS = (*_OF_MODEL, *_OF_EVALUATOR, "temperature", "top_p", "guidance_scale", "denoising_steps")
 # What is measured, of a model by its task -> the options that have a say in it.
 _OPTIONS = {
     "motion-to-text": (*_OF_MODEL, *_OF_CAPTIONS, *_OF_EVALUATOR, "labels", "max_new_tokens"),

@@ -37,7 +37,7 @@ def generate_motions(
     and a picture, and in `motions.jsonl` a JSON object: files, text, task, seed, number of the sample, frames.
 
     Args:
-        model_name: folder of a `GeoMotionGPTForCausalLM`, or its name on the Hub.
+        model_name: folder of a motion-language model, or its name on the Hub.
         texts: captions, or sequences of captions that one motion shows one after another; none for tasks that take
             none.
         output: folder to write; it must not exist yet or be empty.

@@ -112,6 +112,7 @@ def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: i
     (report / "captions.md").write_text(rows, encoding="utf-8")
     _say("\n" + "\n".join(rows.splitlines()[: TABLE_ROWS + 2]))
     plot_gram_matrix(gram_matrix(model.motion_geometry().detach()), report / "gram_matrix.png")
+    assert counts is not None  # a motion tokenizer has codes
     plot_code_usage(counts, report / "code_usage.png")
     for stage in ("motion_tokenizer", "model"):
         history = output / stage / "plots" / "history.png"

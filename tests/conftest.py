@@ -23,7 +23,7 @@ from geomotiongpt import (
     MotionTokenizer,
     MotionTokenizerConfig,
 )
-from geomotiongpt.training.language_model import train_text_tokenizer
+from geomotiongpt.training.text_tokenizer import train_text_tokenizer
 
 # Tiny layers gain nothing from threads, and the tests share the machine with what else runs on it.
 torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -4,6 +4,7 @@ Every draw depends on the seed, the epoch and the item alone: a resumed run sees
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,9 +13,16 @@ from torch.utils.data import Dataset, Sampler
 
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.processing_geomotiongpt import PLACEHOLDER_TOKEN, GeoMotionGPTProcessor
-from ..models.task_prompts import TASKS, MotionTaskExample, get_task
+from ..models.task_prompts import TASKS, MotionTask, MotionTaskExample, get_task
 
 _ROWS_AT_A_TIME = 100
+
+
+class DrawnDataset(Protocol):
+    """A data set whose items are drawn anew in every epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer."""
 
 
 class MotionWindowDataset(Dataset):
@@ -149,7 +157,7 @@ class MotionCaptionDataset(Dataset):
         self.motion_codes, self.captions, self.motion_ids = list(motion_codes), list(captions), list(motion_ids)
         self.lengths = np.array([len(group[0]) for group in self.motion_codes])
         self.seed, self.epoch, self.num_wordings = seed, 0, num_wordings
-        self.tasks, self._task_ends = _check_tasks(tasks or {"motion-to-text": 1.0})
+        self.tasks, self._task_ends = check_tasks(tasks or {"motion-to-text": 1.0})
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer: another epoch draws other codes, captions and tasks."""
@@ -260,10 +268,18 @@ class MotionTaskCollator:
         return batch
 
 
-def _check_tasks(weights: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
-    """Names of the tasks that are drawn, and where the share of each ends between 0 and 1."""
+def check_tasks(weights: Mapping[str, float], tasks: Mapping[str, MotionTask] = TASKS) -> tuple[list[str], np.ndarray]:
+    """Names of the tasks that are drawn, and where the share of each ends between 0 and 1.
+
+    Args:
+        weights: of the tasks.
+        tasks: all that there are.
+
+    Raises:
+        ValueError: for an unknown task, a weight below 0, or no weight above it.
+    """
     for name, weight in weights.items():
-        get_task(name)
+        get_task(name, tasks)
         if not (np.isfinite(weight) and weight >= 0):
             raise ValueError(f"the weight of task {name!r} is {weight}; it must be 0 or more.")
     drawn = {name: float(weight) for name, weight in weights.items() if weight > 0}

@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset as HFDataset
 from torch import nn
 
-from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
-from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+from ..checkpoints import MotionLanguageModel, MotionProcessor
+from ..models.motion_vocabulary import MotionVocabularyMixin
 from ..models.task_prompts import get_task
 from .resumable import write_rows
 
@@ -26,8 +26,8 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def write_captions(
-    model: GeoMotionGPTForCausalLM,
-    processor: GeoMotionGPTProcessor,
+    model: MotionLanguageModel,
+    processor: MotionProcessor,
     dataset: HFDataset,
     path: str | Path,
     *,
@@ -86,8 +86,8 @@ def write_captions(
 
 @torch.no_grad()
 def _caption(
-    model: GeoMotionGPTForCausalLM,
-    processor: GeoMotionGPTProcessor,
+    model: MotionLanguageModel,
+    processor: MotionProcessor,
     rows: HFDataset,
     task: str,
     generate_kwargs: dict[str, Any],
@@ -119,9 +119,9 @@ def data_hash(dataset: HFDataset) -> str:
     return digest.hexdigest()
 
 
-def processor_hash(processor: GeoMotionGPTProcessor, task: str) -> str:
+def processor_hash(processor: MotionProcessor, task: str) -> str:
     """SHA-256 over statistics, vocabulary and the prompts of a task."""
-    extractor, asked = processor.feature_extractor, get_task(task)
+    extractor, asked = processor.feature_extractor, get_task(task, processor.tasks)
     parts = [
         extractor.mean,
         extractor.std,
@@ -129,3 +129,21 @@ def processor_hash(processor: GeoMotionGPTProcessor, task: str) -> str:
         [asked.wordings[0], *asked.timed_wordings[:1]],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def decoding_of(model: MotionLanguageModel) -> dict[str, Any]:
+    """What the model says about decoding, token ids and bookkeeping left out."""
+    settings = {**model.generation_config.to_diff_dict(), **denoising_of(model)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if not name.startswith(("_", "output_", "transformers")) and not name.endswith("_token_id")
+    }
+
+
+def denoising_of(model: MotionLanguageModel) -> dict[str, Any]:
+    """How a model without motion codes makes motions, unless it is told otherwise."""
+    if isinstance(model, MotionVocabularyMixin):
+        return {}
+    names = ("denoising_process", "num_denoising_steps", "guidance_scale")
+    return {name: getattr(model.config, name) for name in names}

@@ -12,22 +12,20 @@ import datasets
 import numpy as np
 from datasets import Dataset as HFDataset
 
-from ..checkpoints import load_captioner
+from ..checkpoints import MotionLanguageModel, MotionProcessor, load_captioner
 from ..data.training_sets import drop_short_motions
-from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from ..models.motion_representation import features_to_joints, get_motion_representation
-from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
+from ..models.motion_vocabulary import MotionVocabularyMixin
 from ..models.task_prompts import read_duration, state_duration
 from ..visualization.animation import draw_motion_strip
 from .attributes import AttributeReader, attribute_accuracy, share
-from .captioner import motion_lengths, weights_hash, write_captions
+from .captioner import decoding_of, motion_lengths, weights_hash, write_captions
 from .generator import MadeMotions, MotionRequest, write_motions
 from .physics import joint_displacements
 from .protocol import (
     RESULT,
     Population,
     compare_physics,
-    decoding_of,
     describe_evaluator,
     describe_labels,
     measure_motions,
@@ -45,6 +43,7 @@ MOTIONS, REPEATED, JUDGED, JUDGED_REAL = "motions", "repeated", "judged.jsonl", 
 DURATIONS = "durations.jsonl"
 _NUM_EXAMPLES = 4
 _CLOSE = 0.1  # of a length: what counts as the length asked for
+_SAME_FEATURES = 1e-4  # normalised and back, in float32
 _SEAM_LIMIT = 2.0  # times the data's 99th percentile
 _BASELINES = {
     "motion-prediction": "the features of the last given frame, without the root's velocity",
@@ -64,8 +63,8 @@ class Judge:
     """
 
     name: str
-    model: GeoMotionGPTForCausalLM
-    processor: GeoMotionGPTProcessor
+    model: MotionLanguageModel
+    processor: MotionProcessor
     reader: AttributeReader
 
 
@@ -74,8 +73,8 @@ class _Run:
     """What every run has: an opened model, the motions it is measured on, and what a result says of both."""
 
     name: str
-    model: GeoMotionGPTForCausalLM
-    processor: GeoMotionGPTProcessor
+    model: MotionLanguageModel
+    processor: MotionProcessor
     population: Population
     dataset: HFDataset
     too_short: list[str]
@@ -130,7 +129,7 @@ def evaluate_text_to_motion(
     """Makes a motion of the first caption of every motion of a split, and measures them against the real ones.
 
     Args:
-        model_name: folder of a `GeoMotionGPTForCausalLM`, or its name on the Hub.
+        model_name: folder of a motion-language model, or its name on the Hub.
         population: whose captions and motions.
         output: folder for `result.json`, `report.md`, pictures, `motions/` and what the judge said; all grow as they
             come: a killed run goes on, and under `accelerate launch` the processes share the work.
@@ -226,7 +225,7 @@ def evaluate_completion(
     real = [motion[: len(motion) // unit * unit] for motion in motions_of(run.dataset)]
     plain = _plain_completions(real, made, unit, representation)
     metrics: dict[str, Any] = {
-        "given_codes_kept": share(_codes_kept(run, made, real)),
+        **_given_kept(run, made, real),
         **_errors(motions, real, made, unit, representation),
         **prefixed("baseline", _errors(plain, real, made, unit, representation)),
         **_seams(motions, real, made, unit, representation),
@@ -408,9 +407,20 @@ def _draw_examples(run: _Run, motions: Sequence[np.ndarray], titles: Sequence[st
     return plots
 
 
-def _codes_kept(run: _Run, made: MadeMotions, real: Sequence[np.ndarray]) -> list[bool]:
+def _given_kept(run: _Run, made: MadeMotions, real: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Whether what was given stands in each motion: codes as the tokenizer gives them, or else the frames."""
+    if isinstance(run.model, MotionVocabularyMixin):
+        return {"given_codes_kept": share(_codes_kept(run, run.model, made, real))}
+    kept = []
+    for (motion,), target, (start, end) in zip(made.motions, real, made.given_codes, strict=True):
+        given = np.r_[0:start, len(target) - end : len(target)]
+        kept.append(bool(np.allclose(motion[given], target[given], rtol=0, atol=_SAME_FEATURES)))
+    return {"given_frames_kept": share(kept)}
+
+
+def _codes_kept(run: _Run, model: MotionVocabularyMixin, made: MadeMotions, real: Sequence[np.ndarray]) -> list[bool]:
     """Whether the codes of what was given stand in each motion as the tokenizer gives them."""
-    extractor, tokenizer = run.processor.feature_extractor, run.model.motion_tokenizer
+    extractor, tokenizer = run.processor.feature_extractor, model.motion_tokenizer
     unit = extractor.downsampling_factor
     parts = []
     for motion, (start, end) in zip(real, made.given_codes, strict=True):

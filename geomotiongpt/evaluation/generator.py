@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from datasets import Dataset as HFDataset
 
+from ..checkpoints import MotionLanguageModel, MotionProcessor
 from ..data.motion_folder import read_array, save_array
-from ..models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
+from ..models.motion_generation import MotionGenerationOutput
 from ..models.pipeline_text_to_motion import seeded_generator
-from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
-from .captioner import data_hash, length_batches, processor_hash, weights_hash
+from .captioner import data_hash, decoding_of, length_batches, processor_hash, weights_hash
 from .resumable import Row, read_rows, write_rows
 
 COMPLETION_TASKS = ("motion-prediction", "motion-in-between")
@@ -71,7 +71,7 @@ class MadeMotions:
 
     Args:
         motions: of each row its samples, features (frames, F), not normalised.
-        codes: the same as codes.
+        codes: the same as codes; none of a model without codes.
         asked_frames: the length that was asked for, None where it was free.
         given_codes: how many codes of each were given, at the start and at the end.
     """
@@ -83,8 +83,8 @@ class MadeMotions:
 
 
 def write_motions(
-    model: GeoMotionGPTForCausalLM,
-    processor: GeoMotionGPTProcessor,
+    model: MotionLanguageModel,
+    processor: MotionProcessor,
     dataset: HFDataset,
     folder: str | Path,
     request: MotionRequest,
@@ -125,7 +125,7 @@ def write_motions(
         "data": data_hash(dataset),
         "batch_size": rows_at_a_time,
         "request": asdict(request),
-        "decoding": {**model.generation_config.to_diff_dict(), **generate_kwargs},
+        "decoding": {**decoding_of(model), **generate_kwargs},
     }
 
     def make(number: int, batch: Sequence[int]) -> list[Row]:
@@ -164,8 +164,8 @@ def read_motions(folder: str | Path) -> MadeMotions:
 
 @torch.no_grad()
 def _make_batch(
-    model: GeoMotionGPTForCausalLM,
-    processor: GeoMotionGPTProcessor,
+    model: MotionLanguageModel,
+    processor: MotionProcessor,
     rows: HFDataset,
     folder: Path,
     request: MotionRequest,
@@ -195,7 +195,8 @@ def _make_batch(
         generator=generator,
         **generate_kwargs,
     )
-    values, masks, made_codes = (cast(torch.Tensor, part) for part in made.to_tuple())
+    values, masks = cast(torch.Tensor, made.motion_values), cast(torch.Tensor, made.motion_mask)
+    made_codes = made.motion_codes if isinstance(made, MotionGenerationOutput) else None
     written = []
     for row, motion_id in enumerate(rows["motion_id"]):
         said = {"text": asks["text"][row]} if "text" in asks else {}
@@ -207,7 +208,7 @@ def _make_batch(
             files.append(f"{motion_id}/{sample}.npy" if several else f"{motion_id}.npy")
             (folder / files[-1]).parent.mkdir(exist_ok=True)
             save_array(folder / files[-1], motion)
-            codes.append([code for code in made_codes[index].tolist() if code >= 0])
+            codes.append([] if made_codes is None else [code for code in made_codes[index].tolist() if code >= 0])
             frames.append(len(motion))
         made_of = {"asked_frames": asked[row], "given_codes": given[row]}
         written.append({**said, "files": files, **made_of, "frames": frames, "codes": codes})
@@ -218,7 +219,7 @@ def _given_parts(
     clips: Sequence[np.ndarray],
     given: Sequence[tuple[int, int]],
     unit: int,
-    processor: GeoMotionGPTProcessor,
+    processor: MotionProcessor,
     device: torch.device,
 ) -> dict[str, Any]:
     """Clips cut to whole codes, with a mask of what is given of them."""

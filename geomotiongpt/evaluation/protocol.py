@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
-from transformers import PreTrainedModel
 
-from ..checkpoints import load_captioner
+from ..checkpoints import MotionLanguageModel, MotionProcessor, load_captioner
 from ..data.loader import load_motion_dataset, motion_dataset_summary
 from ..data.motion_folder import read_array
 from ..data.training_sets import drop_short_motions, normalised_clips
 from ..models.geometry import codebook_geometry
 from ..models.motion_representation import features_to_joints, get_motion_representation
+from ..models.motion_vocabulary import MotionVocabularyMixin
 from .attributes import AttributeReader, attribute_accuracy, shown_attributes
-from .captioner import data_hash, motion_lengths, weights_hash, write_captions
+from .captioner import data_hash, decoding_of, motion_lengths, weights_hash, write_captions
 from .captioning import caption_protocol, caption_scores
 from .physics import evaluate_physics
 from .predictions import select_references
@@ -147,7 +147,7 @@ def evaluate_model(
     """Captions a split and measures all there is: captions, their meaning, reconstruction, physics, geometry.
 
     Args:
-        model_name: folder of a `GeoMotionGPTForCausalLM`, or its name on the Hub.
+        model_name: folder of a motion-language model, or its name on the Hub.
         population: what to measure it on.
         output: folder for `result.json`, `report.md`, plots and `predictions.jsonl`, which grows as captions come: a
             killed run goes on, and under `accelerate launch` the processes share the captioning.
@@ -445,15 +445,17 @@ def _text_metrics(
 
 
 def _motion_metrics(
-    model: PreTrainedModel, processor, dataset: HFDataset, evaluator: Evaluator | None
+    model: MotionLanguageModel, processor: MotionProcessor, dataset: HFDataset, evaluator: Evaluator | None
 ) -> dict[str, Any]:
-    """Reconstruction by the motion tokenizer, physics before and after, use and geometry of the codes."""
-    tokenizer, extractor = model.motion_tokenizer, processor.feature_extractor
-    reconstruction = reconstruct_clips(tokenizer, extractor, normalised_clips(dataset, extractor))
-    metrics: dict[str, Any] = reconstruction_metrics(reconstruction, tokenizer, extractor.representation)
+    """Reconstruction by what encodes motions, physics before and after; use and geometry of the codes, if any."""
+    has_codes, extractor = isinstance(model, MotionVocabularyMixin), processor.feature_extractor
+    codec = model.motion_tokenizer if has_codes else model.motion_vae
+    reconstruction = reconstruct_clips(codec, extractor, normalised_clips(dataset, extractor))
+    metrics: dict[str, Any] = reconstruction_metrics(reconstruction, codec, extractor.representation)
     metrics |= prefixed("reconstruction", _physics(reconstruction.features, extractor.representation))
     metrics |= prefixed("ground_truth", _physics(reconstruction.targets, extractor.representation))
-    metrics |= prefixed("language_model", codebook_geometry(model.motion_geometry()))
+    if has_codes:
+        metrics |= prefixed("language_model", codebook_geometry(model.motion_geometry()))
     if evaluator is not None:
         back, real = (evaluator.embed_motions(clips) for clips in (reconstruction.features, reconstruction.targets))
         metrics |= evaluator.score_distribution(back, real, "reconstruction_")
@@ -507,16 +509,6 @@ def describe_labels(references: Sequence[Sequence[str]], reader: AttributeReader
         return {}
     unread = sum(label[0] == _UNREAD for label in pair_labels(references, reader))  # type: ignore[index]
     return {"labels": list(reader.names), "motions_without_label": unread}
-
-
-def decoding_of(model: PreTrainedModel) -> dict[str, Any]:
-    """What the model's generation configuration says about decoding, token ids and bookkeeping left out."""
-    settings = model.generation_config.to_diff_dict()
-    return {
-        name: value
-        for name, value in settings.items()
-        if not name.startswith(("_", "output_", "transformers")) and not name.endswith("_token_id")
-    }
 
 
 def _files_hash(paths: Sequence[Path]) -> str:

@@ -52,6 +52,29 @@ def encode_clips(model: MotionTokenizer, clips: Sequence[np.ndarray], *, batch_s
 
 
 @torch.no_grad()
+def encode_latents(
+    model: MotionVAE, clips: Sequence[np.ndarray], *, batch_size: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distributions of the latents of many clips, in batches of similar length.
+
+    Args:
+        model: the motion VAE, in evaluation mode.
+        clips: normalised features (frames, F) each.
+        batch_size: clips at a time.
+
+    Returns:
+        mean and standard deviation, each (clips, num_latent_tokens, latent_dim) float32.
+    """
+    shape = len(clips), model.config.num_latent_tokens, model.config.latent_dim
+    means, stds = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for batch in _batches(clips, batch_size):
+        values, mask = _pad([clips[index] for index in batch], model.device)
+        mean, log_variance = model.encode(values, mask).to_tuple()
+        means[batch], stds[batch] = mean.cpu().numpy(), (0.5 * log_variance).exp().cpu().numpy()
+    return means, stds
+
+
+@torch.no_grad()
 def reconstruct_clips(
     model: MotionTokenizer | MotionVAE,
     feature_extractor: MotionFeatureExtractor,

@@ -119,10 +119,7 @@ class AttentionPooling(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """Condition states (rows, tokens, condition_size) -> condition embedding (rows, hidden_size).
-
-    A single state is projected, several are pooled by attention first.
-    """
+    """Condition states (rows, tokens, condition_size) -> (rows, hidden_size): several are pooled, then projected."""
 
     def __init__(self, condition_size: int, hidden_size: int, num_tokens: int, num_heads: int, dropout: float):
         super().__init__()
@@ -249,9 +246,8 @@ class DenoisingHead(nn.Module):
         self.target_repeats = target_repeats
         self.condition_dropout = condition_dropout
         self.null_condition = nn.Parameter(torch.empty(num_condition_tokens, condition_size))
-        self.condition_encoder = ConditionEncoder(
-            condition_size, hidden_size, num_condition_tokens, num_condition_heads, dropout
-        )
+        encoder_sizes = (condition_size, hidden_size, num_condition_tokens, num_condition_heads)
+        self.condition_encoder = ConditionEncoder(*encoder_sizes, dropout)
         self.denoiser = DenoiserMLP(latent_size, hidden_size, num_layers)
         self.reset_parameters()
 
@@ -351,59 +347,56 @@ class DenoisingHead(nn.Module):
             condition: (rows, num_condition_tokens, condition_size).
             generator: for all noise; it may live on another device than the head.
             num_steps: network calls; by default 100 for "ancestral", 50 for "ddim" and "euler".
-            guidance_scale: s in e_u + s (e_c - e_u), with e_c and e_u the predictions with and without the condition;
-                1 is the plain conditional model, at half the work.
+            guidance_scale: s, how far from the unconditional (0) to the conditional prediction (1) and beyond; 1 is
+                the plain conditional model, at half the work.
             sampler: "ancestral" (default) or "ddim" for diffusion, "euler" for rectified flow.
-            unconditional: of the shape of `condition`, gives e_u; by default the learned null.
+            unconditional: in the shape of `condition`, what to guide away from; by default the learned null.
 
         Raises:
             ValueError: for a condition of another shape, a sampler that the process does not have, a number of steps
                 that it cannot take, or a guidance scale that is negative or not finite.
         """
-        sampler, num_steps = self._check_sampler(sampler, num_steps)
-        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
-            raise ValueError(f"guidance_scale is {guidance_scale}; it must be finite and not negative.")
+        sampler, num_steps = self._check_sampler(sampler, num_steps, guidance_scale)
         self._check_condition(condition)
         if unconditional is None:
             unconditional = self.null_condition.expand_as(condition)
         elif unconditional.shape != condition.shape:
             raise ValueError(
-                f"unconditional has shape {tuple(unconditional.shape)}; it must have that of condition, "
-                f"{tuple(condition.shape)}."
+                f"unconditional has shape {tuple(unconditional.shape)}, condition {tuple(condition.shape)}."
             )
         conditions = condition if guidance_scale == 1 else torch.cat([condition, unconditional.to(condition)])
         embeddings = self.condition_encoder(conditions.to(self.null_condition.dtype))
-
-        def draw() -> Tensor:
-            return _draw(torch.randn, (len(condition), self.latent_size), generator, condition.device)
-
-        def predict(latents: Tensor, time: float) -> Tensor:
-            times = torch.full((1,), time, device=latents.device)
-            if guidance_scale == 1:
-                return self.denoiser(latents, times, embeddings)
-            conditional, plain = self.denoiser(latents.repeat(2, 1), times, embeddings).chunk(2)
-            return plain + guidance_scale * (conditional - plain)
-
-        latents = draw()
+        shape = (len(condition), self.latent_size)
+        latents = _draw(torch.randn, shape, generator, condition.device)
         if sampler == "euler":
             for step in range(num_steps):
-                latents = latents + predict(latents, _FLOW_TIME_SCALE * step / num_steps) / num_steps
+                time = _FLOW_TIME_SCALE * step / num_steps
+                latents = latents + self._predict(latents, time, embeddings, guidance_scale) / num_steps
             return latents
         schedule = self.schedule(num_steps)
         for index in reversed(range(num_steps)):
-            noise = predict(latents, float(schedule.timesteps[index]))
+            predicted = self._predict(latents, float(schedule.timesteps[index]), embeddings, guidance_scale)
             if sampler == "ddim":
-                latents = schedule.ddim_step(latents, noise, index)
+                latents = schedule.ddim_step(latents, predicted, index)
             else:  # the last step draws too, although it adds no noise: the published sampler does
-                latents = schedule.ancestral_step(latents, noise, draw(), index)
+                noise = _draw(torch.randn, shape, generator, condition.device)
+                latents = schedule.ancestral_step(latents, predicted, noise, index)
         return latents
+
+    def _predict(self, latents: Tensor, time: float, embeddings: Tensor, guidance_scale: float) -> Tensor:
+        """Noise or velocity; where guided, embeddings (2 rows, hidden_size) hold the unconditional ones last."""
+        times = torch.full((1,), time, device=latents.device)
+        if guidance_scale == 1:
+            return self.denoiser(latents, times, embeddings)
+        conditional, plain = self.denoiser(latents.repeat(2, 1), times, embeddings).chunk(2)
+        return plain + guidance_scale * (conditional - plain)  # e_u + s (e_c - e_u)
 
     def _check_condition(self, condition: Tensor) -> None:
         num_tokens, size = self.null_condition.shape
         if condition.dim() != 3 or condition.shape[1:] != (num_tokens, size):
             raise ValueError(f"condition has shape {tuple(condition.shape)}; it must be (rows, {num_tokens}, {size}).")
 
-    def _check_sampler(self, sampler: str | None, num_steps: int | None) -> tuple[str, int]:
+    def _check_sampler(self, sampler: str | None, num_steps: int | None, guidance_scale: float) -> tuple[str, int]:
         """The sampler and the number of steps, by default the usual ones."""
         samplers = _SAMPLERS[self.process]
         sampler = next(iter(samplers)) if sampler is None else sampler
@@ -414,6 +407,8 @@ class DenoisingHead(nn.Module):
         if not 1 <= num_steps <= most:
             wanted = "1 or more" if most == math.inf else f"1 to {most}, the steps of training"
             raise ValueError(f"num_steps is {num_steps}; for {self.process} it must be {wanted}.")
+        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+            raise ValueError(f"guidance_scale is {guidance_scale}; it must be finite and not negative.")
         return sampler, num_steps
 
 

@@ -75,7 +75,8 @@ class _GPT2Style:
     def heads(self, layer: Any, states: Tensor) -> Heads:
         attention = layer.attn
         projected = attention.c_attn(layer.ln_1(states)).split(attention.split_size, dim=-1)
-        return Heads(*(part.unflatten(-1, (-1, attention.head_dim)) for part in projected))
+        queries, keys, values = (part.unflatten(-1, (-1, attention.head_dim)) for part in projected)
+        return Heads(queries, keys, values)
 
     def finish(self, layer: Any, states: Tensor, attended: Tensor) -> Tensor:
         states = states + layer.attn.resid_dropout(layer.attn.c_proj(attended))
@@ -111,7 +112,8 @@ class _LlamaStyle:
         if not getattr(layer.self_attn, "use_rope", True):  # SmolLM3 says so of each layer
             return heads
         apply = vars(sys.modules[_original_class(layer.self_attn).__module__])["apply_rotary_pos_emb"]
-        return Heads(*apply(heads.queries, heads.keys, *position_embeddings), heads.values)
+        queries, keys = apply(heads.queries, heads.keys, *position_embeddings)
+        return Heads(queries, keys, heads.values)
 
     def dropout(self, layer: Any) -> float:
         return layer.self_attn.attention_dropout
@@ -209,9 +211,10 @@ class MixtureOfTransformersMixin:
         Raises:
             ValueError: if the layers have other parts than GPT-2's or Llama's.
         """
-        for index, layer in enumerate(self.layers):
+        layers: Any = self.layers
+        for index, layer in enumerate(layers):
             _layer_style(layer)
-            kind = type(layer)
+            kind: Any = type(layer)
             branch = kind(self.base.config, index)
             layer.__class__ = _mixture_class(kind)
             layer.add_motion_branch(branch)

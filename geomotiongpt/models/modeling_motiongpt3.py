@@ -148,9 +148,10 @@ class MotionGPT3ForCausalLM(
         """
         if not isinstance(language_model, PreTrainedModel):
             language_model = AutoModelForCausalLM.from_pretrained(language_model)
-        if not isinstance(motion_vae, PreTrainedModel):
-            motion_vae = AutoModel.from_pretrained(motion_vae)
-        kind = motion_vae.config.model_type
+        vae: Any = motion_vae
+        if not isinstance(vae, PreTrainedModel):
+            vae = AutoModel.from_pretrained(vae)
+        kind = vae.config.model_type
         if kind != MotionVAEConfig.model_type:
             raise ValueError(f"the motion VAE is a {kind!r}: give a {MotionVAEConfig.model_type!r}.")
         if language_model.get_output_embeddings() is None:
@@ -160,7 +161,7 @@ class MotionGPT3ForCausalLM(
             )
         config = cls.config_class(
             text_config=_without_origin(language_model.config),
-            motion_vae_config=_without_origin(motion_vae.config),
+            motion_vae_config=_without_origin(vae.config),
             **options,
         )
         model = cls(config)
@@ -168,7 +169,7 @@ class MotionGPT3ForCausalLM(
         wrong = [name for name in (*missing, *unexpected) if MOTION_BRANCH not in name]
         if wrong:
             raise ValueError(f"the language model does not fit its configuration: {', '.join(sorted(wrong)[:5])}.")
-        model.motion_vae.load_state_dict(motion_vae.state_dict())
+        model.motion_vae.load_state_dict(vae.state_dict())
         if start_from_text:
             model.start_from_text()
         return model

@@ -24,6 +24,7 @@ _STATED_LENGTH = 24  # tokens, at most, for the length that a prompt may state
 # Options of `generate` that `generate_motion` sets itself -> what to use.
 _OWN_OPTIONS = dict.fromkeys(("max_new_tokens", "max_length", "min_new_tokens", "min_length"), "num_frames")
 _OWN_OPTIONS |= {"num_return_sequences": "num_samples", "eos_token_id": "num_frames"}
+_OF_LATENTS = ("num_denoising_steps", "guidance_scale", "sampler")
 
 
 @dataclass
@@ -293,6 +294,8 @@ class MotionGenerationMixin:
         try:
             if taken := sorted(_OWN_OPTIONS.keys() & kwargs):
                 raise ValueError(f"generate_motion sets {taken[0]} itself; use `{_OWN_OPTIONS[taken[0]]}`.")
+            if idle := [name for name in _OF_LATENTS if name in kwargs]:
+                raise ValueError(f"{idle[0]}: no effect where motion is tokens; use `temperature`, `top_p`.")
             if num_samples < 1:
                 raise ValueError(f"num_samples is {num_samples}; make at least 1.")
             processor = processor or self._load_processor()

@@ -9,7 +9,7 @@ from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 from .feature_extraction_motion import MotionFeatureExtractor
 from .motion_representation import get_motion_representation
 from .processing_motion_language import MotionLanguageProcessor
-from .task_prompts import MotionTaskExample, get_task, split_prompt, state_duration
+from .task_prompts import TASKS, MotionTaskExample, get_task, split_prompt, state_duration
 
 PAD_TOKEN, START_TOKEN, END_TOKEN, PLACEHOLDER_TOKEN = MARKER_TOKENS = (
     "<pad>",
@@ -27,6 +27,7 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
         tokenizer: for texts, with the marker and code tokens added (see `from_components`).
     """
 
+    tasks = TASKS
     _motion_folder = "motion_tokenizer"
 
     def __init__(self, feature_extractor: MotionFeatureExtractor, tokenizer: PreTrainedTokenizerBase):

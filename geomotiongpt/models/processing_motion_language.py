@@ -1,6 +1,6 @@
 """What the processors of motion-language models share: words and tokens in one row, padding, texts read back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
+from .task_prompts import MotionTask
+
 
 class MotionLanguageProcessor(ProcessorMixin):
     """A feature extractor for motions beside a text tokenizer that knows the motion tokens of a model."""
 
+    tasks: Mapping[str, MotionTask]  # that it writes prompts for
     _motion_folder: str  # where, beside a saved model, what encodes its motions is saved alone
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):

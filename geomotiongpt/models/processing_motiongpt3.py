@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .feature_extraction_motion import MotionFeatureExtractor
@@ -29,6 +30,7 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         num_motion_slots: positions that a motion takes.
     """
 
+    tasks = LATENT_TASKS
     _motion_folder = "motion_vae"
 
     def __init__(
@@ -161,6 +163,16 @@ class MotionGPT3Processor(MotionLanguageProcessor):
             follows = np.roll(is_slot, 1, axis=1) & (padded["input_ids"] == end)
             padded["labels"][is_slot | follows] = -100
         return padded
+
+    def prepare_prompts(self, task: str, count: int) -> dict[str, torch.Tensor]:
+        """The same prompt many times, without an answer, for motions that are latents already.
+
+        Args:
+            task: one whose answer is text.
+            count: how many.
+        """
+        prepared = self.prepare_examples([LatentTaskExample(task)] * count, with_answers=False)
+        return {name: torch.from_numpy(array) for name, array in prepared.items()}
 
     def frames_to_seconds(self, num_frames: int) -> float:
         """How long so many frames last.

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from ..models.configuration_motiongpt3 import STAGES
+
 
 @dataclass
 class MotionDataArguments:
@@ -135,6 +137,70 @@ class LanguageModelTrainingArguments(_RunArguments):
     orthonormality_warmup_ratio: float = field(default=0.0)
     orthonormality_schedule: list[list[float]] | None = field(default=None)
     num_caption_samples: int = field(default=4)
+
+
+@dataclass
+class TextTrainingArguments(_RunArguments):
+    """`TrainingArguments` of a small language model that is pretrained on captions and prompts.
+
+    Parameters that control the texts:
+        tasks (`dict[str, float]`): the weight of each task whose prompts it is to know; "text" is a caption alone.
+        prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
+    Parameters that control the optimizer:
+        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of GPT-2's blocks at this rate,
+            and AdamW the rest at `learning_rate`; by default AdamW trains everything.
+    """
+
+    tasks: dict[str, float] = field(default_factory=lambda: {"text": 1.0})
+    prompt_wordings: int | None = field(default=None)
+    muon_learning_rate: float | None = field(default=None)
+
+
+FREEZABLE = ("text", "motion_branch")
+
+
+@dataclass
+class MotionGPT3TrainingArguments(_RunArguments):
+    """`TrainingArguments` of a stage of MotionGPT3.
+
+    Parameters that control the stage:
+        stage (`str`): "text-to-motion", "alignment" or "joint"; each goes on from the one before.
+        frozen (`list[str]`): what does not train: "text", "motion_branch". The motion VAE never does.
+        tasks (`dict[str, float]`): the weight of each task, see `task_prompts.LATENT_TASKS`; a training motion is a
+            row of a task drawn by them. Evaluation, too, draws a task for each motion, always the same one.
+        prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
+    Parameters that control the data:
+        latent_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its
+            first 0, 1, ... frames, and an epoch draws one of the results.
+        splits_per_motion (`int`, defaults to 2): how many ways a motion is cut for prediction and in-betweening.
+    Parameters that control the optimizer:
+        head_learning_rate (`float`, *optional*): of the denoising head, the length predictor and the motion input;
+            `learning_rate` by default.
+        text_learning_rate (`float`, *optional*): of the text branch; `learning_rate` by default.
+        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of GPT-2's blocks at this rate,
+            and AdamW the rest; by default AdamW trains everything.
+    Parameters that control evaluation:
+        num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
+    """
+
+    stage: str = field(default="text-to-motion")
+    frozen: list[str] = field(default_factory=lambda: ["text"])
+    tasks: dict[str, float] = field(default_factory=lambda: {"text-to-motion": 1.0})
+    prompt_wordings: int | None = field(default=None)
+    latent_offsets: int = field(default=1)
+    splits_per_motion: int = field(default=2)
+    head_learning_rate: float | None = field(default=None)
+    text_learning_rate: float | None = field(default=None)
+    muon_learning_rate: float | None = field(default=None)
+    num_caption_samples: int = field(default=4)
+
+    def __post_init__(self):
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}; use one of {', '.join(STAGES)}.")
+        unknown = [part for part in self.frozen if part not in FREEZABLE]
+        if unknown:
+            raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
+        super().__post_init__()
 
 
 @dataclass

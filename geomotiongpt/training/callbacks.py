@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from ..data.training_sets import MotionCaptionDataset, MotionClipDataset, MotionWindowDataset
+from ..data.training_sets import DrawnDataset
 from ..evaluation.reconstruction import evaluate_reconstruction
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.geometry import codebook_geometry, gram_matrix
@@ -31,7 +31,7 @@ class EpochCallback(TrainerCallback):
         dataset: with `set_epoch`.
     """
 
-    def __init__(self, dataset: MotionWindowDataset | MotionClipDataset | MotionCaptionDataset):
+    def __init__(self, dataset: DrawnDataset):
         self.dataset = dataset
 
     def on_epoch_begin(self, args, state, control, **kwargs):

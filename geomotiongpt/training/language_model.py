@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
-from tokenizers import ByteLevelBPETokenizer
 from transformers import (
-    AddedToken,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     set_seed,
 )
 from transformers.pytorch_utils import Conv1D
@@ -26,6 +23,7 @@ from ..checkpoints import load_captioner
 from ..data.training_sets import MotionCaptionDataset, MotionTaskCollator, normalised_clips
 from ..evaluation.captioner import motion_lengths
 from ..evaluation.reconstruction import encode_clips
+from ..models.configuration_motiongpt3 import MotionGPT3Config
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_geomotion_llama import GeoMotionLlamaForCausalLM
 from ..models.modeling_geomotion_qwen3 import GeoMotionQwen3ForCausalLM
@@ -37,7 +35,10 @@ from ..models.task_prompts import prompt_words, state_any_duration, stated_numbe
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
+from .motiongpt3 import train_motiongpt3
 from .recipes import build_section, load_recipe
+from .text_model import TEXT_MODEL, train_text_model
+from .text_tokenizer import train_text_tokenizer
 from .trainer import CodebookTrainer, save_whole
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ LANGUAGE_MODELS = {
     model.base_model_type: model
     for model in (GeoMotionGPTForCausalLM, GeoMotionLlamaForCausalLM, GeoMotionQwen3ForCausalLM)
 }
-END_OF_TEXT = "<|endoftext|>"
 _OF_NEW_MODELS = ("motion_tokenizer", "language_model", "language_model_config", "text_vocab_size", "free_rows_start")
 _GEOMETRY = ("projection", "projection_seed", "geometric_constraint", "spectral_form", "num_code_clusters")
 _MOTIONS_AT_A_TIME = 2048  # read and encoded: a data set need not fit into memory
@@ -116,7 +116,8 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     Args:
         recipe: YAML file with the sections `model` (`ModelArguments`), `data` (`MotionDataArguments`), `training`
             (`LanguageModelTrainingArguments`), and optionally `lora` (`LoraArguments`; its presence turns LoRA on) and
-            `generation` (`GenerationConfig` values).
+            `generation` (`GenerationConfig` values). With `model.model_type: motiongpt3` a stage of MotionGPT3, see
+            `train_motiongpt3`, and with `text` the pretraining of a small base model, see `train_text_model`.
         overrides: `section.key=value` strings.
 
     Returns:
@@ -127,6 +128,10 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
         FileNotFoundError, ValueError: for a recipe, data or components that cannot be used; nothing is written then.
     """
     sections = load_recipe(recipe, SECTIONS, overrides)
+    if sections["model"].get("model_type") == MotionGPT3Config.model_type:
+        return train_motiongpt3(sections)
+    if sections["model"].get("model_type") == TEXT_MODEL:
+        return train_text_model(sections)
     data = build_section(MotionDataArguments, sections["data"], "data")
     model_args = build_section(ModelArguments, sections["model"], "model")
     lora = build_section(LoraArguments, sections["lora"], "lora") if sections["lora"] else None
@@ -189,6 +194,11 @@ def load_trained_model(args: ModelArguments) -> tuple[MotionVocabularyMixin, Geo
         ValueError: if it is another kind of model, or as `swap_projection` and `swap_constraint`.
     """
     model, processor = load_captioner(cast(str, args.trained_model))
+    if not (isinstance(model, MotionVocabularyMixin) and isinstance(processor, GeoMotionGPTProcessor)):
+        raise ValueError(
+            f"{args.trained_model} is a {model.config.model_type!r}: give the recipe `model.model_type: "
+            f"{model.config.model_type}`."
+        )
     seed = args.projection_seed
     if args.projection is not None or seed is not None:
         model.swap_projection(args.projection or model.config.projection, seed=seed)
@@ -245,34 +255,6 @@ def _check_base(model_type: str) -> str:
     if model_type not in LANGUAGE_MODELS:
         raise ValueError(f"the language model is a {model_type!r}; bases can be {', '.join(LANGUAGE_MODELS)}.")
     return model_type
-
-
-def train_text_tokenizer(
-    captions: Iterable[Sequence[str]],
-    vocab_size: int,
-    prompts: Sequence[str] | None = None,
-    numbers: Sequence[str] = (),
-) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on captions and prompts, for a language model that starts from nothing.
-
-    Args:
-        captions: the captions of each motion.
-        vocab_size: largest vocabulary, the 256 bytes and the end of text included.
-        prompts: the words of the prompts; by default those of captioning.
-        numbers: durations that the prompts state. Each becomes one more token: a small model that starts from nothing
-            has enough to do without reading digits.
-    """
-    trainer = ByteLevelBPETokenizer()
-    texts = [" " + caption for group in captions for caption in group]
-    prompts = prompt_words(["motion-to-text"], 1) if prompts is None else prompts
-    # As often as captions, so that the words of a prompt become few tokens.
-    texts += list(prompts) * max(1, 2 * len(texts) // len(prompts))
-    trainer.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=trainer._tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT
-    )
-    tokenizer.add_tokens([AddedToken(number, single_word=True, normalized=False) for number in numbers])
-    return tokenizer
 
 
 def caption_codes(

@@ -60,17 +60,17 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
     model_class = _model_class(sections)
     data = build_section(MotionDataArguments, sections["data"], "data")
     size = {"num_features": get_motion_representation(data.representation).num_features}
-    config = build_section(model_class.config_class, {**size, **sections["model"]}, "model")
+    config: Any = build_section(model_class.config_class, {**size, **sections["model"]}, "model")
     is_vae = issubclass(model_class, MotionVAE)
     feature_extractor = make_feature_extractor(data, 1 if is_vae else config.downsampling_factor)
     resume = sections["training"].pop("resume_from_checkpoint", None)
     arguments = MotionVAETrainingArguments if is_vae else MotionTokenizerTrainingArguments
-    args = build_section(arguments, sections["training"], "training")
+    args: Any = build_section(arguments, sections["training"], "training")
     train_set = load_split(data, data.train_split, feature_extractor.downsampling_factor)
     eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
 
     set_seed(args.seed)
-    make_trainer = _vae_trainer if is_vae else _tokenizer_trainer
+    make_trainer: Any = _vae_trainer if is_vae else _tokenizer_trainer
     trainer = make_trainer(model_class(config), args, feature_extractor, train_set, eval_set)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.finish(lambda trained, folder: save_whole(folder, trained, feature_extractor))

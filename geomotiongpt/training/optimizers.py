@@ -5,7 +5,8 @@ nearest orthogonal matrix. The update is scaled so that its entries have the roo
 (0.2 sqrt(max(rows, columns)), arXiv 2502.16982), and learning rates mean the same for both.
 
 `torch.optim.Muon` iterates in bfloat16, which costs more than the training step itself on a CPU without hardware
-for it; here the iteration is in float32, and matrices of one shape go through it together.
+for it; here the iteration is in float32 unless training is in bfloat16 (`bf16`), and matrices of one shape go through
+it together.
 """
 
 from collections import defaultdict
@@ -24,14 +25,16 @@ class MuonAdamW(torch.optim.AdamW):
         params: parameter groups; those with a key `momentum` (0.95 is usual) hold matrices, or convolution kernels,
             whose trailing dimensions are then taken together.
         lr (`float`): learning rate of groups without their own.
+        iteration_dtype (`torch.dtype`): of Muon's iteration.
         **kwargs: as in `torch.optim.AdamW`, for the other groups; weight decay is decoupled in both.
 
     Raises:
         ValueError: if a group with a momentum holds a parameter with fewer than two dimensions.
     """
 
-    def __init__(self, params, lr: float = 1e-3, **kwargs):
+    def __init__(self, params, lr: float = 1e-3, *, iteration_dtype: torch.dtype = torch.float32, **kwargs):
         super().__init__(params, lr=lr, **kwargs)
+        self.iteration_dtype = iteration_dtype
         for parameter in (p for group in self.param_groups if _is_muon(group) for p in group["params"]):
             if parameter.ndim < 2:
                 raise ValueError(f"Muon takes matrices; a parameter of shape {tuple(parameter.shape)} is none.")
@@ -56,7 +59,7 @@ class MuonAdamW(torch.optim.AdamW):
                 by_shape[parameter.shape].append(parameter)
         for parameters in by_shape.values():
             updates = torch.stack([self._momentum_of(parameter, group["momentum"]) for parameter in parameters])
-            updates = orthogonalise(updates)
+            updates = orthogonalise(updates, dtype=self.iteration_dtype)
             scale = _UPDATE_RMS * max(updates.shape[-2:]) ** 0.5
             for parameter, update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -74,18 +77,19 @@ class MuonAdamW(torch.optim.AdamW):
         return gradient.lerp(mean, momentum).flatten(1)
 
 
-def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, iterations: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """Nearly the nearest (semi-)orthogonal matrices: U V^T of U S V^T, its singular values within about 0.7 to 1.2.
 
-    A quintic Newton-Schulz iteration with Muon's coefficients, in float32.
+    A quintic Newton-Schulz iteration with Muon's coefficients.
 
     Args:
         matrices: (n, rows, columns).
         iterations: of the quintic.
+        dtype: that they are computed in.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).float()
+    x = (matrices.mT if tall else matrices).to(dtype)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(iterations):
         gram = x @ x.mT

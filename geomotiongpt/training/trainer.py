@@ -7,12 +7,14 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtractor, Trainer
 from transformers.pytorch_utils import Conv1D
@@ -108,6 +110,12 @@ class MotionTrainer(ResumableTrainer):
             return None
         return LengthGroupedSampler(dataset, batch_size, seed=self.args.seed)
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """One micro-batch. On a CPU in bfloat16 the flash kernel's backward pass takes longer than all else."""
+        is_slow = self.args.bf16 and self.args.device.type == "cpu"
+        with sdpa_kernel(SDPBackend.MATH) if is_slow else nullcontext():
+            return super().training_step(model, inputs, num_items_in_batch)
+
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The model's loss; its parts are kept for the next log. In training only labelled positions are scored."""
         if self._skips_logits and model.training and "labels" in inputs and self.label_smoother is None:
@@ -159,6 +167,7 @@ class MotionTrainer(ResumableTrainer):
             optimizer = MuonAdamW(
                 [*optimizer.param_groups, {**group, "momentum": 0.95}],
                 lr=self.args.learning_rate,
+                iteration_dtype=torch.bfloat16 if self.args.bf16 else torch.float32,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
             )
@@ -223,13 +232,29 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
 
     These are the layers of GPT-2 and of torch; embeddings, heads and what stands between layers are left to AdamW.
     """
-    matrices = []
+    matrices: list[Any] = []
     for module in model.modules():
         if isinstance(module, (nn.Conv1d, Conv1D)):
             matrices.append(module.weight)
         elif isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
             matrices += [parameter for parameter in module.parameters() if parameter.dim() == 2]
     return [matrix for matrix in matrices if matrix.requires_grad]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], rate: float) -> None:
+    """Gives parameters a learning rate of their own; what else their groups say stays.
+
+    Args:
+        optimizer: with groups.
+        parameters: those that it does not have are passed over.
+        rate: their learning rate.
+    """
+    chosen = set(map(id, parameters))
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        if moved:
+            _take_out(optimizer, moved)
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 
 def _take_out(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:

@@ -14,7 +14,7 @@ from geomotiongpt.models.task_prompts import (
     state_any_duration,
     stated_numbers,
 )
-from geomotiongpt.training.language_model import train_text_tokenizer
+from geomotiongpt.training.text_tokenizer import train_text_tokenizer
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
 

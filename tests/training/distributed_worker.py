@@ -24,7 +24,7 @@ from geomotiongpt import (
 from geomotiongpt.data.training_sets import MotionTaskCollator
 from geomotiongpt.models.task_prompts import MotionTaskExample
 from geomotiongpt.training.arguments import LanguageModelTrainingArguments, MotionTokenizerTrainingArguments
-from geomotiongpt.training.language_model import train_text_tokenizer
+from geomotiongpt.training.text_tokenizer import train_text_tokenizer
 from geomotiongpt.training.trainer import CodebookTrainer
 
 NUM_CLIPS, STEPS = 4, 2

@@ -1,0 +1,169 @@
+"""Pretrains a small language model on captions and prompts alone, where no pretrained one is at hand.
+
+It stands in for the pretrained base of a model that keeps its text branch frozen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
+
+from ..data.training_sets import check_tasks
+from ..evaluation.captioner import motion_lengths
+from ..models.motion_representation import get_motion_representation
+from ..models.task_prompts import (
+    LATENT_TASKS,
+    LatentTaskExample,
+    prompt_words,
+    split_prompt,
+    state_duration,
+    stated_numbers,
+)
+from .arguments import MotionDataArguments, TextTrainingArguments
+from .callbacks import EpochCallback
+from .motion_tokenizer import load_split
+from .recipes import build_section
+from .text_tokenizer import train_text_tokenizer
+from .trainer import MotionTrainer, save_whole
+
+TEXT_MODEL = "text"  # the model_type of a recipe
+
+
+@dataclass
+class TextModelArguments:
+    """The language model.
+
+    Args:
+        model_type (`str`): "text".
+        language_model_config (`dict`): values of its configuration; `model_type` is by default "gpt2".
+        text_vocab_size (`int`, defaults to 2000): largest vocabulary of its byte-level BPE.
+    """
+
+    model_type: str
+    language_model_config: dict[str, Any] = field(default_factory=dict)
+    text_vocab_size: int = 2000
+
+
+class PromptTextDataset(Dataset):
+    """Captions alone and inside the prompts of tasks, as plain text: where a motion would stand, there is nothing.
+
+    Args:
+        captions: of each motion.
+        seconds: how long each motion lasts.
+        tasks: weight of each task, see `LATENT_TASKS`.
+        seed: of the draws; None always draws the same, for evaluation.
+        num_wordings: how many wordings of the prompts are drawn from; all by default.
+    """
+
+    def __init__(
+        self,
+        captions: Sequence[Sequence[str]],
+        seconds: Sequence[float],
+        *,
+        tasks: Mapping[str, float],
+        seed: int | None,
+        num_wordings: int | None = None,
+    ):
+        self.captions, self.seconds, self.num_wordings = list(captions), list(seconds), num_wordings
+        self.seed, self.epoch = seed, 0
+        self.tasks, self._task_ends = check_tasks(tasks, LATENT_TASKS)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer: another epoch draws other texts."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> str:
+        """A text."""
+        rng = np.random.default_rng((self.seed or 0, self.epoch if self.seed is not None else 0, index))
+        name = self.tasks[int(np.searchsorted(self._task_ends, rng.random(), side="right"))]
+        task, captions = LATENT_TASKS[name], self.captions[index]
+        caption = captions[int(rng.integers(len(captions)))].strip()
+        wordings = len(task.wordings[: self.num_wordings])
+        is_timed = bool(task.timed_wordings) and rng.random() < 0.5
+        example = LatentTaskExample(name, caption, 1 if is_timed else None, int(rng.integers(wordings)))
+        fields = {"text": caption, "duration": state_duration(self.seconds[index])}
+        pieces = [piece if kind == "words" else fields.get(piece, "") for kind, piece in split_prompt(example.prompt)]
+        answers = {"text": " " + caption, "duration": " " + fields["duration"]}
+        return "".join(pieces) + answers.get(task.answer, "")
+
+
+class TextCollator:
+    """Texts -> token ids with the end of text, padded on the right, and labels.
+
+    Args:
+        tokenizer: of the model.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels`, each (batch, length)."""
+        end = self.tokenizer.eos_token_id
+        rows = [torch.tensor([*ids, end]) for ids in self.tokenizer(list(texts))["input_ids"]]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
+        valid = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(-1)
+        return {"input_ids": ids, "attention_mask": valid.long(), "labels": ids.masked_fill(~valid, -100)}
+
+
+def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
+    """Trains a byte-level BPE and a language model on the captions of a data set, and saves both.
+
+    Args:
+        sections: of a recipe: `model` (`TextModelArguments`), `data` (`MotionDataArguments`), `training`
+            (`TextTrainingArguments`).
+
+    Returns:
+        the output folder, which `AutoModelForCausalLM` and `AutoTokenizer` open.
+
+    Raises:
+        FileNotFoundError, ValueError: for data or options that cannot be used; nothing is written then.
+    """
+    idle = [name for name in ("lora", "generation") if sections[name]]
+    if idle:
+        raise ValueError(f"section {idle[0]!r} has no effect on a text model: take it out.")
+    data = build_section(MotionDataArguments, sections["data"], "data")
+    model_args = build_section(TextModelArguments, sections["model"], "model")
+    resume = sections["training"].pop("resume_from_checkpoint", None)
+    args = build_section(TextTrainingArguments, sections["training"], "training")
+    set_seed(args.seed)
+    sets = [load_split(data, split, 1) for split in (data.train_split, data.eval_split)]
+    fps = get_motion_representation(data.representation).fps
+    lengths = [motion_lengths(dataset) for dataset in sets]
+    numbers = stated_numbers(frames / fps for frames in range(1, max(lengths[0]) + 1))
+    prompts = prompt_words(list(args.tasks), args.prompt_wordings, LATENT_TASKS)
+    tokenizer = train_text_tokenizer(sets[0]["captions"], model_args.text_vocab_size, prompts, numbers)
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    values = {**ends, **model_args.language_model_config}
+    config = AutoConfig.for_model(values.pop("model_type", "gpt2"), **values, vocab_size=len(tokenizer))
+    model = AutoModelForCausalLM.from_config(config)
+    texts = [
+        PromptTextDataset(
+            dataset["captions"],
+            [frames / fps for frames in counted],
+            tasks=args.tasks,
+            seed=seed,
+            num_wordings=args.prompt_wordings,
+        )
+        for dataset, counted, seed in zip(sets, lengths, (args.seed, None), strict=True)
+    ]
+    trainer = MotionTrainer(
+        model=model,
+        args=args,
+        train_dataset=texts[0],
+        eval_dataset=texts[1],
+        data_collator=TextCollator(tokenizer),
+        processing_class=tokenizer,
+        callbacks=[EpochCallback(texts[0])],
+        muon_learning_rate=args.muon_learning_rate,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.finish(lambda trained, folder: save_whole(folder, trained, tokenizer))
