@@ -9,12 +9,14 @@ import pytest
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from geomotiongpt import MotionTokenizerConfig
+from geomotiongpt import MotionTokenizerConfig, MotionVAEConfig
+from geomotiongpt.models.configuration_motiongpt3 import STAGES
 from geomotiongpt.models.motion_representation import get_motion_representation
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geomotiongpt"
-CONFIGS = sorted(path for path in (ROOT / "hub_configs").iterdir() if path.is_dir())
+CONFIGS = sorted(path.parent for path in (ROOT / "hub_configs").glob("*/language_model.yaml"))
+STAGED_CONFIGS = sorted(path.parent for path in (ROOT / "hub_configs").glob("*/text_to_motion.yaml"))
 TRAVELLERS = sorted(path for path in (PACKAGE / "models").glob("*.py") if path.name != "__init__.py")
 LAYERS = ("models", "baselines", "data", "evaluation", "visualization", "training")
 
@@ -94,6 +96,34 @@ def test_committed_configurations_are_those_of_the_recipes(folder):
         assert config.motion_tokenizer_config.to_dict() == expected
     generation = json.loads((folder / "generation_config.json").read_text())
     assert generation["pad_token_id"] == config.pad_token_id != generation["eos_token_id"]
+
+
+@pytest.mark.parametrize("folder", STAGED_CONFIGS, ids=lambda path: path.name)
+def test_committed_stages_chain_and_make_the_committed_configuration(folder):
+    names = ("motion_vae", "text_to_motion", "alignment", "joint")
+    vae, *stages = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in names)
+    first, second, third = stages
+    assert [stage["training"]["stage"] for stage in stages] == list(STAGES)
+    assert first["model"]["motion_vae"] == vae["training"]["output_dir"]
+    assert second["model"]["trained_model"] == first["training"]["output_dir"]
+    assert third["model"]["trained_model"] == second["training"]["output_dir"]
+    assert [stage["training"]["frozen"] for stage in stages] == [["text"], ["text"], []]
+    config = AutoConfig.from_pretrained(folder)
+    assert config.architectures == ["MotionGPT3ForCausalLM"]
+    values = {name: value for name, value in vae["model"].items() if name != "model_type"}
+    assert config.vae.to_dict() == MotionVAEConfig(**values).to_dict()
+    text = folder / "text.yaml"
+    if text.is_file():
+        base = yaml.safe_load(text.read_text())
+        assert first["model"]["language_model"] == base["training"]["output_dir"]
+        expected = base["model"]["language_model_config"]
+    else:
+        expected = {"model_type": first["model"]["language_model"]}
+    for name, value in {**expected, **first["model"].get("config", {})}.items():
+        assert getattr(config.text_config if name in expected else config, name) == value
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["pad_token_id"] == config.pad_token_id != generation["eos_token_id"]
+    assert {**generation, **third["generation"]} == generation
 
 
 def test_the_tables_of_the_readme_are_those_of_the_committed_results():

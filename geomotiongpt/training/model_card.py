@@ -1,24 +1,100 @@
 """Fills the model card template, the README of every pushed model."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from transformers import PreTrainedModel
 
-from ..evaluation.results import eval_results, format_score, save_json
+from ..checkpoints import MotionLanguageModel
+from ..evaluation.results import eval_results, format_score, make_result, save_json
+from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from ..resources import resource
 
+_GEOMETRY = """\
+A motion-language model: human motion (features or joints of a skeleton over time) and words in one vocabulary. Made
+after [GeoMotionGPT](https://arxiv.org/abs/2601.07632), in which motion tokens and the language model share one
+geometry: the codebook of the motion tokenizer is kept orthonormal and becomes the language model's motion embeddings
+through a frozen sparse isometric projection."""
+_CITE = """\
+@article{geomotiongpt2026,
+  title   = {GeoMotionGPT: Geometry-Aligned Motion Understanding with Large Language Models},
+  journal = {arXiv preprint arXiv:2601.07632},
+  year    = {2026}
+}"""
+_MOTIONGPT3 = """\
+A motion-language model: human motion (features or joints of a skeleton over time) as a second modality beside words.
+Made after [MotionGPT3](https://arxiv.org/abs/2506.24086), in which a motion stays continuous: it is one latent of a
+motion VAE, goes through a branch of its own in every layer of the language model, and is made by a denoising head."""
+_CITE_3 = """\
+@article{motiongpt3_2025,
+  title   = {MotionGPT3: Human Motion as a Second Modality},
+  journal = {arXiv preprint arXiv:2506.24086},
+  year    = {2025}
+}"""
 _GENERATION = """
 make = pipeline("text-to-motion", model="<this repository>", trust_remote_code=True)
 make("a person walks forward.", duration=4)  # features, joints and the number of frames"""
 
 
+def write_training_card(
+    folder: str | Path, model: MotionLanguageModel, log_history: Sequence[Mapping[str, Any]], data_name: str
+) -> Path:
+    """A card with what training measured itself; `geomotiongpt evaluate --update-card` adds what counts.
+
+    Args:
+        folder: where the model was saved.
+        model: the model in it.
+        log_history: of the trainer; the last evaluation counts.
+        data_name: of the data set it was trained on.
+    """
+    evaluations = [row for row in log_history if "eval_loss" in row]
+    losses = {name: value for name, value in evaluations[-1].items() if name.endswith("loss")} if evaluations else {}
+    result = make_result(
+        command="geomotiongpt train",
+        model={"parameters": model.num_parameters()},
+        data={"name": data_name},
+        protocol={"task": (model.config.trained_tasks or ["motion-to-text"])[0]},
+        metrics=losses,
+    )
+    return write_model_card(folder, model, name=Path(folder).name, data_name=data_name, result=result)
+
+
+def _family(model: MotionLanguageModel) -> dict[str, str]:
+    """What the card says of the kind of model."""
+    if isinstance(model, MotionGPT3ForCausalLM):
+        config = model.config
+        vae, latents = config.vae, config.vae.num_latent_tokens
+        rows = {
+            "streams": config.streams,
+            "denoising head": f"{config.denoising_process.replace('_', ' ')}, guidance {config.guidance_scale:g}",
+            "motion latent": f"{latents} x {vae.latent_dim}, for a motion of up to {config.max_frames} frames",
+            "last stage": config.trained_stage or "unknown",
+        }
+        return {"introduction": _MOTIONGPT3, "motion_folder": "motion_vae", "citation": _CITE_3, "facts": _rows(rows)}
+    motion = model.config.motion_tokenizer_config
+    rows = {
+        "projection, geometric constraint": f"{model.config.projection}, {model.config.geometric_constraint}",
+        "motion codes": f"{motion.num_codes} codes of {motion.code_dim} dimensions, {motion.downsampling_factor} "
+        "frames each",
+    }
+    return {"introduction": _GEOMETRY, "motion_folder": "motion_tokenizer", "citation": _CITE, "facts": _rows(rows)}
+
+
+def _unnamed_base(model: MotionLanguageModel) -> str:
+    if isinstance(model, MotionGPT3ForCausalLM):
+        return f"a {model.language_model.config.model_type}, see the recipe of the first stage"
+    return "none: random weights"
+
+
+def _rows(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+
+
 def write_model_card(
     folder: str | Path,
-    model: PreTrainedModel,
+    model: MotionLanguageModel,
     *,
     name: str,
     data_name: str,
@@ -52,24 +128,19 @@ def write_model_card(
         model_name=name,
         eval_results=eval_results(result, data_name),
     )
-    motion = config.motion_tokenizer_config
     template = string.Template(resource("model_card.md").read_text(encoding="utf-8"))
     text = template.substitute(
         metadata=card_data.to_yaml(),
         name=name,
         data_name=data_name,
         data_licence=data_licence,
-        base_model=base_model or "none: random weights",
+        base_model=base_model or _unnamed_base(model),
         architecture=type(model).__name__,
         tasks=", ".join(tasks),
-        projection=config.projection,
-        geometric_constraint=config.geometric_constraint,
         generation=_GENERATION if "text-to-motion" in tasks else "",
-        num_codes=motion.num_codes,
-        code_dim=motion.code_dim,
+        **_family(model),
         embedding_dim=config.hidden_size,
         num_layers=config.num_hidden_layers,
-        frames_per_code=motion.downsampling_factor,
         command=result["command"],
         results="\n".join(f"| {key} | {format_score(value)} |" for key, value in result["metrics"].items()),
     )

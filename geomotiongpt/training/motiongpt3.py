@@ -23,6 +23,7 @@ from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from ..models.processing_motiongpt3 import MotionGPT3Processor
 from .arguments import MotionDataArguments, MotionGPT3TrainingArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback
+from .model_card import write_training_card
 from .motion_tokenizer import load_split
 from .recipes import build_section
 from .trainer import MotionTrainer, save_whole, set_learning_rate
@@ -150,7 +151,12 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
     )
     trainer = _make_trainer(model, processor, args, (train_set, train_motions), (eval_set, eval_motions))
     trainer.train(resume_from_checkpoint=resume)
-    return trainer.finish(lambda trained, folder: save_whole(folder, trained, processor))
+
+    def save(trained: Any, folder: Path) -> None:
+        save_whole(folder, trained, processor)
+        write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
+
+    return trainer.finish(save)
 
 
 def _load_model(
