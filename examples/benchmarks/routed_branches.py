@@ -1,23 +1,22 @@
 """What routing saves: each branch of a Mixture of Transformers on its own positions, against both on every position.
 
-Both compute the same hidden states (checked first). Half of the positions are text, half motion. Writes a JSON:
+    python examples/benchmarks/routed_branches.py [--output FILE.json]
 
-    python examples/benchmarks/routed_branches.py --output routed_branches.json
+Both compute the same hidden states, which is checked first. Half of the positions are text, half motion.
 """
 
 import argparse
-import json
+import statistics
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config
 
 from geomotiongpt import MotionGPT3Config, MotionGPT3ForCausalLM, MotionVAEConfig
+from geomotiongpt.evaluation.results import make_result, save_json
 from geomotiongpt.models.mixture_of_transformers import Routing
-
-ROUNDS = 7
 
 
 class EverywhereRouting(Routing):
@@ -43,11 +42,17 @@ class EverywhereMotionGPT3(MotionGPT3ForCausalLM):
 
 def make_model(kind: type[MotionGPT3ForCausalLM], arguments: argparse.Namespace) -> MotionGPT3ForCausalLM:
     torch.manual_seed(0)
-    text = GPT2Config(n_embd=arguments.width, n_layer=arguments.layers, n_head=arguments.width // 64, vocab_size=1000)
+    text = GPT2Config(
+        n_embd=arguments.width,
+        n_layer=arguments.layers,
+        n_head=arguments.width // 64,
+        vocab_size=1000,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     text.update({"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0})
     vae = MotionVAEConfig(latent_dim=64, num_layers=1, intermediate_size=64)
     config = MotionGPT3Config(text_config=text, motion_vae_config=vae, denoising_hidden_size=64)
-    assert isinstance(GPT2LMHeadModel(text).lm_head, torch.nn.Module)
     return kind(config).to(arguments.device)
 
 
@@ -63,35 +68,43 @@ def seconds(model: MotionGPT3ForCausalLM, embeds: Tensor, is_motion: Tensor, bac
 
 
 def main() -> None:
+    """Measures and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    models = {kind.__name__: make_model(kind, arguments) for kind in (MotionGPT3ForCausalLM, EverywhereMotionGPT3)}
+    models = {kind: make_model(kind, arguments) for kind in (MotionGPT3ForCausalLM, EverywhereMotionGPT3)}
     embeds = torch.randn(arguments.batch, arguments.length, arguments.width, device=arguments.device)
     is_motion = torch.zeros(arguments.batch, arguments.length, dtype=torch.bool, device=arguments.device)
     is_motion[:, : arguments.length // 2] = True
     with torch.no_grad():
         routed, everywhere = (model.mix(embeds, is_motion).last_hidden_state for model in models.values())
-    difference = (routed - everywhere).abs().max().item()
-    assert difference < 1e-4, f"the two differ by {difference}"
-    result = {"largest_difference": difference, "threads": torch.get_num_threads(), **vars(arguments)}
-    result["output"] = None if arguments.output is None else arguments.output.name
+    metrics = {"largest_difference": (routed - everywhere).abs().max().item()}
+    assert metrics["largest_difference"] < 1e-4, metrics
     for name, backward in (("forward", False), ("training_step", True)):
-        times: dict[str, list[float]] = {kind: [] for kind in models}
-        for _ in range(ROUNDS):  # in turn, so that both see the same machine
-            for kind, model in models.items():
+        ratios = []
+        for number in range(arguments.rounds):  # in turn, so that both see the same machine
+            times = {}
+            for kind, model in list(models.items())[:: -1 if number % 2 else 1]:
                 with torch.set_grad_enabled(backward):
-                    times[kind].append(seconds(model, embeds, is_motion, backward))
-        best = {kind: min(values) for kind, values in times.items()}
-        result[name] = {"seconds": best, "speedup": best["EverywhereMotionGPT3"] / best["MotionGPT3ForCausalLM"]}
-        print(f"{name}: {result[name]['speedup']:.2f} times as fast")
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+                    times[kind] = seconds(model, embeds, is_motion, backward)
+            ratios.append(times[EverywhereMotionGPT3] / times[MotionGPT3ForCausalLM])
+        metrics[f"{name}_speedup"] = statistics.median(ratios)
+    result = make_result(
+        command="python examples/benchmarks/routed_branches.py",
+        model={"width": arguments.width, "layers": arguments.layers, "parameters": model.num_parameters()},
+        data={"batch": arguments.batch, "length": arguments.length, "motion": "half of the positions"},
+        protocol={"order": "in turn, every other round in reverse", "ratio": "median over rounds", "dtype": "float32"},
+        metrics=metrics,
+    )
+    save_json(result, arguments.output)
+    for name, value in metrics.items():
+        print(f"{name}: {value:.3g}")
 
 
 if __name__ == "__main__":

@@ -58,12 +58,13 @@ class Routing:
 
     def merge(self, text: Tensor, motion: Tensor) -> Tensor:
         """Rows of both branches -> (batch, length, ...), in the order of the sequence."""
-        return torch.cat([text, motion])[self.order].unflatten(0, self.shape)
+        # The gradient of index_select adds rows; that of indexing puts them one by one
+        return torch.cat([text, motion]).index_select(0, self.order).unflatten(0, self.shape)
 
     def split(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, length, ...) -> the rows of text and those of motion."""
         rows = states.flatten(0, 1)
-        return rows[self.text], rows[self.motion]
+        return rows.index_select(0, self.text), rows.index_select(0, self.motion)
 
 
 class _GPT2Style:
