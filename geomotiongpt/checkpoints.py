@@ -128,8 +128,8 @@ def convert_motion_tokenizer(checkpoint: str | Path, output: str | Path, *, data
     model.load_state_dict(converted)
     extractors = []
     if data is not None:
-        mean, std = _read_statistics(Path(data), "the data the tokenizer was trained on")
-        representation = _representation(model.config.num_features, checkpoint)
+        mean, std = read_statistics(Path(data), "the data the tokenizer was trained on")
+        representation = representation_of_width(model.config.num_features, checkpoint)
         extractors = [MotionFeatureExtractor(representation, mean, std, model.config.downsampling_factor)]
     return save_aside(output, model, *extractors)
 
@@ -169,8 +169,8 @@ def convert_evaluator(
     model = MotionTextEvaluator(_read_evaluator_config(published, checkpoint))
     check_weights(published, model.state_dict(), checkpoint)
     model.load_state_dict(published)
-    mean, std = _read_statistics(Path(statistics), "the evaluator, whose statistics are not those of the data set")
-    representation = _representation(model.config.num_features, checkpoint)
+    mean, std = read_statistics(Path(statistics), "the evaluator, whose statistics are not those of the data set")
+    representation = representation_of_width(model.config.num_features, checkpoint)
     extractor = MotionFeatureExtractor(representation, mean, std, model.config.downsampling_factor)
     table = WordTable.from_file(word_vectors, words)
     if table.dim != model.config.word_dim:
@@ -238,7 +238,7 @@ def _read_evaluator_config(state: dict[str, Tensor], checkpoint: Path) -> Motion
     sizes["num_features"] += NUM_CONTACTS
     if sizes["num_pos_tags"] != len(POS_TAGS):
         raise ValueError(f"{checkpoint} knows {sizes['num_pos_tags']} parts of speech; wanted {len(POS_TAGS)}.")
-    _representation(sizes["num_features"], checkpoint)
+    representation_of_width(sizes["num_features"], checkpoint)
     return MotionTextEvaluatorConfig(**sizes)
 
 
@@ -301,7 +301,7 @@ def _read_config(state: dict[str, Tensor], checkpoint: Path) -> MotionTokenizerC
     if first is None or not residual:
         raise ValueError(f"{checkpoint} has no encoder.")
     hidden_size, num_features, _ = first.shape
-    _representation(num_features, checkpoint)
+    representation_of_width(num_features, checkpoint)
     return MotionTokenizerConfig(
         num_features=num_features,
         num_codes=num_codes,
@@ -344,7 +344,7 @@ def _new_name(key: str, num_stages: int) -> str | None:
     return None
 
 
-def _representation(num_features: int, checkpoint: Path) -> str:
+def representation_of_width(num_features: int, checkpoint: Path) -> str:
     """Name of the representation of that width."""
     names = {facts.num_features: name for name, facts in MOTION_REPRESENTATIONS.items()}
     if num_features not in names:
@@ -352,7 +352,7 @@ def _representation(num_features: int, checkpoint: Path) -> str:
     return names[num_features]
 
 
-def _read_statistics(folder: Path, owner: str) -> list[np.ndarray]:
+def read_statistics(folder: Path, owner: str) -> list[np.ndarray]:
     """Mean and standard deviation; the releases spell the files in either case."""
     statistics = []
     for name in ("Mean.npy", "Std.npy"):

@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "a published motion tokenizer, language model or evaluator -> a folder that from_pretrained opens",
         "dvq.pth tokenizer/ --data data/HumanML3D\n"
         "         geomotiongpt convert m2t.ckpt model/ --motion-tokenizer tokenizer/ --text-tokenizer gpt2\n"
+        "         geomotiongpt convert motiongpt3.ckpt model/ --data data/HumanML3D --text-tokenizer gpt2\n"
         "         geomotiongpt convert finest.tar evaluators/t2m --data meta/ --word-vectors glove.6B.300d.txt",
     )
     verb.add_argument("checkpoint", type=Path, help=".pth, .pt, .bin, .ckpt or .safetensors with the published keys")
@@ -570,7 +571,15 @@ def _attribute_reader(labels: str | None):
 
 def _convert(arguments: argparse.Namespace) -> int:
     from .checkpoints import convert_evaluator, convert_motion_tokenizer
+    from .convert_motiongpt3 import convert_motiongpt3, is_published_motiongpt3
 
+    if is_published_motiongpt3(arguments.checkpoint):
+        names = ("motion_tokenizer", "word_vectors", "words")
+        if idle := [name for name in names if getattr(arguments, name) is not None]:
+            raise ValueError(f"--{idle[0].replace('_', '-')}: no effect on a MotionGPT3 checkpoint.")
+        parts = {name: getattr(arguments, name) for name in ("data", "text_tokenizer")}
+        print(convert_motiongpt3(arguments.checkpoint, arguments.output, **parts))
+        return 0
     _refuse_options_of_other_conversions(arguments)
     if arguments.motion_tokenizer is not None:
         from .convert_language_model import convert_language_model

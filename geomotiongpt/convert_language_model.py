@@ -60,7 +60,7 @@ def convert_language_model(
     published = _read_language_model(checkpoint)
     check_model_folder(motion_tokenizer)
     tokenizer = MotionTokenizer.from_pretrained(motion_tokenizer)
-    words = None if text_tokenizer is None else _read_text_tokenizer(text_tokenizer)
+    words = None if text_tokenizer is None else read_text_tokenizer(text_tokenizer)
     config = _read_config(published, tokenizer.config, words, checkpoint)
     model = GeoMotionGPTForCausalLM(config)
     model.generation_config.update(max_new_tokens=40, do_sample=False)  # as published
@@ -97,7 +97,7 @@ def _read_language_model(checkpoint: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _read_text_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+def read_text_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -9,14 +9,14 @@ from torch import Tensor
 from transformers import GPT2Config, PreTrainedTokenizerBase
 
 from .checkpoints import (
-    _read_statistics,
-    _representation,
     check_output,
     check_weights,
+    read_statistics,
     read_torch_file,
+    representation_of_width,
     save_aside,
 )
-from .convert_language_model import _read_text_tokenizer
+from .convert_language_model import read_text_tokenizer
 from .models.configuration_motion_vae import MotionVAEConfig
 from .models.configuration_motiongpt3 import MotionGPT3Config
 from .models.feature_extraction_motion import MotionFeatureExtractor
@@ -67,6 +67,12 @@ _IN_A_BLOCK = {".in_ln.": ".norm.", ".adaLN_modulation.1.": ".modulation."}
 _LAYER = re.compile(
     re.escape(_LANGUAGE_MODEL) + r"transformer\.h\.(\d+)\.(c_attn|c_proj|ln_1|ln_2|mlp)\.fn\.([01])\.(.+)$"
 )
+
+# What the published model was asked in training; at inference its code adds one more line break.
+WORDINGS = {
+    "text-to-motion": ["Generate motion: {text} \n "],
+    "motion-to-text": ["Generate text: {motion} \n"],
+}
 
 
 def convert_motiongpt3(
@@ -123,7 +129,7 @@ def convert_motiongpt3(
         return save_aside(output, *_vae_parts(published, checkpoint, data, num_vae_heads))
     if (data is None) != (text_tokenizer is None):
         raise ValueError("a processor takes both, the statistics of the data and a text tokenizer: give both or none.")
-    words = None if text_tokenizer is None else _read_text_tokenizer(text_tokenizer)
+    words = None if text_tokenizer is None else read_text_tokenizer(text_tokenizer)
     config = read_config(
         published,
         checkpoint,
@@ -140,7 +146,7 @@ def convert_motiongpt3(
     parts: list[Any] = [model]
     if data is not None and words is not None:
         extractor = _read_feature_extractor(data, config.vae)
-        parts.append(MotionGPT3Processor.from_components(extractor, words, config))
+        parts.append(MotionGPT3Processor.from_components(extractor, words, config, wordings=WORDINGS))
     return save_aside(output, *parts)
 
 
@@ -209,7 +215,7 @@ def read_vae_config(published: dict[str, Tensor], checkpoint: Path, num_heads: i
     """
     num_tokens, width = _shape(published, _TOKENS, 2, checkpoint)
     num_features = _shape(published, _VAE + "final_layer.weight", 2, checkpoint)[0]
-    _representation(num_features, checkpoint)
+    representation_of_width(num_features, checkpoint)
     return MotionVAEConfig(
         num_features=num_features,
         num_latent_tokens=num_tokens // 2,
@@ -237,7 +243,7 @@ def read_config(
             of tokens, or motions are not HumanML3D's.
     """
     vae = read_vae_config(published, checkpoint, num_vae_heads)
-    if _representation(vae.num_features, checkpoint) != "humanml3d":
+    if representation_of_width(vae.num_features, checkpoint) != "humanml3d":
         raise ValueError(
             f"{checkpoint} takes {vae.num_features} features; the published scale of latents, {LATENT_SCALE}, is that "
             "of HumanML3D, which has 263."
@@ -348,5 +354,7 @@ def _new_name(key: str) -> str | None:
 
 
 def _read_feature_extractor(data: str | Path, config: MotionVAEConfig) -> MotionFeatureExtractor:
-    mean, std = _read_statistics(Path(data), "the data that the motion VAE was trained on")
-    return MotionFeatureExtractor(_representation(config.num_features, Path(data)), mean, std, downsampling_factor=1)
+    mean, std = read_statistics(Path(data), "the data that the motion VAE was trained on")
+    return MotionFeatureExtractor(
+        representation_of_width(config.num_features, Path(data)), mean, std, downsampling_factor=1
+    )

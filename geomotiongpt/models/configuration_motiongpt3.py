@@ -29,7 +29,8 @@ class MotionGPT3Config(PreTrainedConfig):
         target_repeats: how many times and noises each latent is trained with in a step.
         condition_dropout: how often training replaces the hidden states by the learned null.
         num_denoising_steps: of generation; the process's own number by default.
-        guidance_scale: of generation; 1 is the conditional model.
+        denoising_guidance_scale: of generation; 1 is the conditional model.
+        has_length_predictor: whether the length predictor has been trained; published models have none.
         language_modeling_weight: of the cross entropy over the answers' text.
         denoising_weight: of the denoising loss.
         length_weight: of the length predictor's loss, the squared error of the logarithm.
@@ -55,7 +56,8 @@ class MotionGPT3Config(PreTrainedConfig):
     target_repeats: int = 4
     condition_dropout: float = 0.1
     num_denoising_steps: int | None = None
-    guidance_scale: float = 3.0
+    denoising_guidance_scale: float = 3.0
+    has_length_predictor: bool = True
     language_modeling_weight: float = 1.0
     denoising_weight: float = 1.0
     length_weight: float = 0.1

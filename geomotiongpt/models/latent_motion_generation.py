@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -103,11 +104,16 @@ class LatentMotionGenerationMixin:
         processor = processor or self._load_processor()
         requests = [request for request in requests for _ in range(num_samples)]
         if any(request.num_missing is None for request in requests):
+            if not self.config.has_length_predictor:
+                raise ValueError(
+                    "the model has no length predictor (published MotionGPT3 models have none): give num_frames, how "
+                    "long the motions are to be."
+                )
             self._predict_lengths(processor, task, requests)
         self._check_lengths(requests)
         states = self._motion_states(processor, task, requests)
         steps = self.config.num_denoising_steps if num_denoising_steps is None else num_denoising_steps
-        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        scale = self.config.denoising_guidance_scale if guidance_scale is None else guidance_scale
         sampled = self.denoising_head.sample(
             states, generator=generator, num_steps=steps, guidance_scale=scale, sampler=sampler
         )
@@ -170,11 +176,13 @@ class LatentMotionGenerationMixin:
             name = self.config._name_or_path
             if not name:
                 raise ValueError("the model was not loaded from a folder with a processor: give `processor=`.")
-            self._processor = MotionGPT3Processor.from_pretrained(name)
+            is_remote = type(self).__module__.startswith("transformers_modules.")
+            self._processor = MotionGPT3Processor.from_pretrained(name, trust_remote_code=is_remote)
         return self._processor
 
 
 def _read_requests(text, motion_values, motion_mask, task: str, num_frames) -> list[_Request]:
+    _check_forms(text, motion_values, motion_mask, num_frames)
     texts = [text] if isinstance(text, str) else None if text is None else list(text)
     _check_task_inputs(task, texts, motion_values, motion_mask, num_frames)
     if task == "motion-in-between":
@@ -209,6 +217,24 @@ def _read_gap(row: int, values: Tensor, mask: Tensor) -> _Request:
         raise ValueError(f"row {row} of motion_mask must have given frames, a gap and given frames.")
     first, second, stop = (change + 1 for change in [*changes, len(mask) - 1][:3])
     return _Request(None, values[:first], values[second:stop], second - first)
+
+
+def _check_forms(text, motion_values, motion_mask, num_frames) -> None:
+    """Whether everything is of the kind that `generate_motion` says."""
+    if text is not None and not isinstance(text, (str, Sequence)):
+        raise ValueError(f"text is {text!r}; give a caption or a list of captions.")
+    if motion_values is not None and motion_values.dim() != 3:
+        raise ValueError(
+            f"motion_values have the shape {tuple(motion_values.shape)}; wanted (batch, frames, num_features)."
+        )
+    if motion_mask is not None and (motion_values is None or motion_mask.shape != motion_values.shape[:2]):
+        wanted = None if motion_values is None else tuple(motion_values.shape[:2])
+        raise ValueError(
+            f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, {wanted}."
+        )
+    for length in num_frames if isinstance(num_frames, Sequence) else [num_frames]:
+        if not (length is None or isinstance(length, Integral)):
+            raise ValueError(f"num_frames is {length!r}; give whole numbers, one or a list.")
 
 
 def _check_task_inputs(task: str, texts, motion_values, motion_mask, num_frames) -> None:

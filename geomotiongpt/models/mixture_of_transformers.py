@@ -26,6 +26,9 @@ _GPT2_ATTENTION = {"c_attn", "c_proj", "attn_dropout", "resid_dropout"}
 _LLAMA_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _LLAMA_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _HEAD_NORMS = {"q_norm", "k_norm"}
+# Kinds of base model whose layers do with their parts what is done here; others may only look like them.
+BASE_MODEL_TYPES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3")
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 class Heads(NamedTuple):
@@ -45,7 +48,7 @@ class Routing:
         motion: those of the motion positions.
         order: where each position stands when the rows of motion are put behind those of text.
         shape: (batch, length).
-        masks: attention mask of each kind of layer ("full_attention", "sliding_attention").
+        masks: attention mask of each kind of layer that there is ("full_attention", "sliding_attention").
         position_embeddings: cosines and sines of RoPE; None where positions are embedded.
     """
 
@@ -129,6 +132,40 @@ def _original_class(module: nn.Module) -> type:
     return next(kind for kind in type(module).__mro__ if kind.__module__.startswith("transformers.models."))
 
 
+def check_base_model(language_model: PreTrainedModel) -> None:
+    """
+    Raises:
+        ValueError: for a model that has a motion branch already, or is without a head, or as `check_base_config`.
+    """
+    config = language_model.config
+    if isinstance(language_model, MixtureOfTransformersMixin):
+        raise ValueError(
+            f"the language model is a {config.model_type!r} and has a motion branch already: load it with "
+            "`from_pretrained`."
+        )
+    if language_model.get_output_embeddings() is None:
+        raise ValueError(
+            f"the language model is a {type(language_model).__name__} without a head: load it with "
+            "`AutoModelForCausalLM`."
+        )
+    check_base_config(config)
+
+
+def check_base_config(config: Any) -> None:
+    """
+    Raises:
+        ValueError: for a kind of model that cannot get a motion branch.
+    """
+    kinds = set(getattr(config, "layer_types", None) or ()) - {_FULL, _SLIDING}
+    unusual = config.model_type == "gpt2" and (config.reorder_and_upcast_attn or config.add_cross_attention)
+    if config.model_type not in BASE_MODEL_TYPES or kinds or unusual:
+        met = f" with {', '.join(sorted(kinds))}" if kinds else " with unusual attention" if unusual else ""
+        raise ValueError(
+            f"the language model is a {config.model_type!r}{met}: a motion branch can be added to the layers of "
+            f"{', '.join(BASE_MODEL_TYPES)} with full or sliding attention. Use a base model of one of these kinds."
+        )
+
+
 def _layer_style(layer: nn.Module) -> _GPT2Style | _LlamaStyle:
     """
     Raises:
@@ -144,7 +181,7 @@ def _layer_style(layer: nn.Module) -> _GPT2Style | _LlamaStyle:
         parts = attention
     raise ValueError(
         f"a {type(layer).__name__} has {', '.join(sorted(parts))}: a motion branch can be added to layers with the "
-        "parts of GPT-2's or Llama's (Qwen's, SmolLM's). Use a base model of one of these kinds."
+        "parts of GPT-2's or Llama's. Is this another version of the library?"
     )
 
 
@@ -184,10 +221,16 @@ def _attend(attention: Any, heads: Heads, routing: Routing, dropout: float) -> T
     eager = vars(sys.modules[_original_class(attention).__module__])["eager_attention_forward"]
     implementation = attention.config._attn_implementation
     attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-    window = getattr(attention, "sliding_window", None)
-    mask = routing.masks["full_attention" if window is None else "sliding_attention"]
-    options = {} if window is None else {"sliding_window": window}
-    return attend(attention, *heads, mask, dropout=dropout, scaling=attention.scaling, **options)[0]
+    kind = _attention_kind(attention.config, attention.layer_idx)
+    options = {"sliding_window": attention.config.sliding_window} if kind == _SLIDING else {}
+    return attend(attention, *heads, routing.masks[kind], dropout=dropout, scaling=attention.scaling, **options)[0]
+
+
+def _attention_kind(config: Any, layer: int) -> str:
+    """Whether a layer sees everything before it or a window: Mistral says so for all layers, others of each."""
+    if getattr(config, "layer_types", None):
+        return config.layer_types[layer]
+    return _FULL if getattr(config, "sliding_window", None) is None else _SLIDING
 
 
 @lru_cache
@@ -217,6 +260,11 @@ class MixtureOfTransformersMixin:
             _layer_style(layer)
             kind: Any = type(layer)
             branch = kind(self.base.config, index)
+            # Here, as the base does it: in models outside the library, modules without weights of their own are passed
+            # over, and with them GPT-2's rule for what adds to the residual stream
+            branch.apply(self.language_model._init_weights)
+            for module in branch.modules():
+                module._is_hf_initialized = True
             layer.__class__ = _mixture_class(kind)
             layer.add_motion_branch(branch)
         self.motion_branch_norm = copy.deepcopy(self._final_norm)
@@ -300,9 +348,9 @@ class MixtureOfTransformersMixin:
             "past_key_values": past_key_values,
             "position_ids": position_ids,
         }
-        masks = {"full_attention": create_causal_mask(**facts)}
-        if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-            masks["sliding_attention"] = create_sliding_window_causal_mask(**facts)
+        make = {_FULL: create_causal_mask, _SLIDING: create_sliding_window_causal_mask}
+        kinds = {_attention_kind(config, index) for index in range(len(self.layers))}
+        masks = {kind: make[kind](**facts) for kind in kinds}
         flat = is_motion.flatten()
         text, motion = (~flat).nonzero().squeeze(-1), flat.nonzero().squeeze(-1)
         return Routing(

@@ -125,18 +125,22 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
     config_class = MotionVAEConfig
     base_model_prefix = "motion_vae"
     main_input_name = "motion_values"
+    # Its layers are torch's, which choose by themselves
+    _supports_sdpa = True
+    _supports_flash_attn = True
 
     def __init__(self, config: MotionVAEConfig):
         super().__init__(config)
         width = config.latent_dim
-        self.frame_embedding = nn.Linear(config.num_features, width)
+        token_size = config.frames_per_token * config.num_features
+        self.frame_embedding = nn.Linear(token_size, width)
         # The learned queries of the mean and the log variance, in that order
         self.distribution_tokens = nn.Parameter(torch.empty(2 * config.num_latent_tokens, width))
         self.encoder_positions = nn.Parameter(torch.empty(config.max_positions, width))
         self.decoder_positions = nn.Parameter(torch.empty(config.max_positions, width))
         self.encoder = SkipTransformer(_layers(config, nn.TransformerEncoderLayer), width)
         self.decoder = SkipTransformer(_layers(config, nn.TransformerDecoderLayer), width)
-        self.frame_head = nn.Linear(width, config.num_features)
+        self.frame_head = nn.Linear(width, token_size)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -167,7 +171,12 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
                 frames, or one of more than `config.max_frames`.
         """
         mask = self._check_motion(motion_values, motion_mask)
-        frames = self.frame_embedding(motion_values.to(self.dtype).masked_fill(~mask.unsqueeze(-1), 0))
+        per_token = self.config.frames_per_token
+        missing = -motion_values.shape[1] % per_token
+        frames = motion_values.to(self.dtype).masked_fill(~mask.unsqueeze(-1), 0)
+        frames = functional.pad(frames, (0, 0, 0, missing)).unflatten(1, (-1, per_token)).flatten(2)
+        frames = self.frame_embedding(frames)
+        mask = mask[:, ::per_token]  # a position counts if its first frame does
         tokens = self.distribution_tokens.expand(len(frames), -1, -1)
         hidden_states = torch.cat([tokens, frames], dim=1)
         hidden_states = hidden_states + self.encoder_positions[: hidden_states.shape[1]]
@@ -191,18 +200,25 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
                 f"latents have the shape {tuple(latents.shape)}; wanted (batch, {config.num_latent_tokens}, "
                 f"{config.latent_dim})."
             )
-        lengths = torch.as_tensor(num_frames, device=latents.device).expand(len(latents))
-        if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= config.max_positions:
+        lengths = torch.as_tensor(num_frames, device=latents.device)
+        if lengths.dim() > 1 or (lengths.dim() and len(lengths) != len(latents)) or lengths.is_floating_point():
+            raise ValueError(f"num_frames is {num_frames}; give one whole number, or one for each of {len(latents)}.")
+        lengths = lengths.expand(len(latents))
+        per_token = config.frames_per_token
+        longest = config.max_positions * per_token
+        if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= longest:
             raise ValueError(
                 f"num_frames ranges from {int(lengths.min())} to {int(lengths.max())}; this motion VAE decodes 1 to "
-                f"{config.max_positions} frames."
+                f"{longest} frames."
             )
         frames = int(lengths.max()) if len(lengths) else 0
         mask = torch.arange(frames, device=latents.device) < lengths.unsqueeze(-1)
         # Zero queries, told apart by their positions alone
-        queries = self.decoder_positions[:frames].expand(len(latents), -1, -1)
-        hidden_states = self.decoder(queries, latents.to(self.dtype), padding=~mask)
-        values = self.frame_head(hidden_states).masked_fill(~mask.unsqueeze(-1), 0)
+        padding = ~mask[:, ::per_token]
+        queries = self.decoder_positions[: padding.shape[1]].expand(len(latents), -1, -1)
+        hidden_states = self.decoder(queries, latents.to(self.dtype), padding=padding)
+        values = self.frame_head(hidden_states).unflatten(2, (per_token, -1)).flatten(1, 2)[:, :frames]
+        values = values.masked_fill(~mask.unsqueeze(-1), 0)
         return MotionVAEDecoderOutput(motion_values=values, motion_mask=mask)
 
     def forward(
@@ -231,9 +247,10 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
     def _losses(self, values: Tensor, targets: Tensor, encoded: MotionVAEEncoderOutput) -> dict[str, Tensor]:
         """Of valid frames, (frames, num_features)."""
         config = self.config
+        values, targets = values.float(), targets.float()
         error = functional.smooth_l1_loss(values, targets, reduction="none")
         positions = slice(_ROOT_FEATURES, _ROOT_FEATURES + 3 * (config.num_joints - 1))
-        mean, log_variance = encoded.to_tuple()
+        mean, log_variance = (part.float() for part in encoded.to_tuple())
         kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1)
         parts = {
             "reconstruction_loss": error.mean(),

@@ -29,10 +29,17 @@ from .configuration_motion_vae import MotionVAEConfig
 from .configuration_motiongpt3 import MotionGPT3Config
 from .denoising_heads import DenoisingHead
 from .latent_motion_generation import LatentMotionGenerationMixin
-from .mixture_of_transformers import MOTION_BRANCH, MixtureOfTransformersMixin
+from .mixture_of_transformers import (
+    MOTION_BRANCH,
+    MixtureOfTransformersMixin,
+    check_base_config,
+    check_base_model,
+)
 from .modeling_motion_vae import MotionVAE
 from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin
+
+_NUM_MARKERS = 3  # <pad>, <motion>, </motion>
 
 
 @dataclass
@@ -80,6 +87,7 @@ class MotionGPT3ForCausalLM(
         super().__init__(config)
         width, vae = config.hidden_size, config.vae
         latent_size = vae.num_latent_tokens * vae.latent_dim
+        check_base_config(config.text_config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.motion_branch_norm = None
         if config.streams == "dual":
@@ -154,17 +162,16 @@ class MotionGPT3ForCausalLM(
         kind = vae.config.model_type
         if kind != MotionVAEConfig.model_type:
             raise ValueError(f"the motion VAE is a {kind!r}: give a {MotionVAEConfig.model_type!r}.")
-        if language_model.get_output_embeddings() is None:
-            raise ValueError(
-                f"the language model is a {type(language_model).__name__} without a head: load it with "
-                "`AutoModelForCausalLM`."
-            )
+        check_base_model(language_model)
+        if start_from_text and options.get("streams") == "single":
+            raise ValueError("start_from_text: a single stream has no motion branch to start; leave it out.")
         config = cls.config_class(
             text_config=_without_origin(language_model.config),
             motion_vae_config=_without_origin(vae.config),
             **options,
         )
         model = cls(config)
+        model.float()  # a base in half precision is joined in the precision of what trains
         missing, unexpected = model.language_model.load_state_dict(language_model.state_dict(), strict=False)
         wrong = [name for name in (*missing, *unexpected) if MOTION_BRANCH not in name]
         if wrong:
@@ -186,6 +193,12 @@ class MotionGPT3ForCausalLM(
         """The weights of the base model, by their names there; with a single stream motion uses them too."""
         named = self.language_model.named_parameters()
         return {name: parameter for name, parameter in named if MOTION_BRANCH not in name}
+
+    def train(self, mode: bool = True):
+        """As in `torch.nn.Module`; the motion VAE, which never trains, stays in evaluation mode."""
+        super().train(mode)
+        self.motion_vae.eval()
+        return self
 
     def set_latent_statistics(self, latents: Tensor) -> None:
         """Standardises what language model and head see of the latents.
@@ -218,7 +231,7 @@ class MotionGPT3ForCausalLM(
         Returns:
             (batch, 1, num_latent_tokens, latent_dim), as `forward` takes them.
         """
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(motion_values.device.type, enabled=False):
             mean = self.motion_vae.encode(motion_values, motion_mask).mean
         assert mean is not None
         return mean.unsqueeze(1)
@@ -229,6 +242,8 @@ class MotionGPT3ForCausalLM(
         text = self.get_input_embeddings()(input_ids.clamp(max=first - 1))
         other = self.marker_embedding((input_ids - first).clamp(min=0))
         embeds = torch.where((input_ids >= first).unsqueeze(-1), other.to(text.dtype), text)
+        if latents is not None and len(latents) != len(input_ids):
+            raise ValueError(f"there are motions for {len(latents)} rows, and {len(input_ids)} rows of input_ids.")
         slots = input_ids == self.config.motion_in_token_id
         per_row = slots.sum(-1)
         given = 0 if latents is None else latents.shape[1] * self.config.num_motion_slots
@@ -301,6 +316,11 @@ class MotionGPT3ForCausalLM(
         )
         states = outputs.last_hidden_state
         out_slots = input_ids == self.config.motion_out_token_id
+        if (out_slots.sum(-1) % self.config.num_motion_slots).any():
+            raise ValueError(
+                f"input_ids have {out_slots.sum(-1).tolist()} `<motion_out>` slots a row; a motion takes "
+                f"{self.config.num_motion_slots}."
+            )
         motion_states = states[out_slots].unflatten(0, (-1, self.config.num_motion_slots))
         losses = {}
         next_tokens = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
@@ -320,12 +340,11 @@ class MotionGPT3ForCausalLM(
         )
 
     def _score(self, states: Tensor) -> Tensor:
-        """Logits over all ids: the base's for text, those of the markers, and none for the slots of motions."""
-        num_markers = self.config.first_slot_token_id - self.config.text_vocab_size
+        """Logits over all ids: the base's, those of `<motion>` and `</motion>`, and -inf for what is no answer."""
         text = self.language_model.lm_head(states)
-        markers = functional.linear(states, self.marker_embedding.weight[:num_markers].to(states.dtype))
-        never = text.new_full((*text.shape[:-1], self.config.vocab_size - self.config.first_slot_token_id), -torch.inf)
-        return torch.cat([text, markers, never], dim=-1)
+        markers = functional.linear(states, self.marker_embedding.weight[1:_NUM_MARKERS].to(states.dtype))
+        never = text.new_full((*text.shape[:-1], 2), -torch.inf)
+        return torch.cat([text, never[..., :1], markers, never], dim=-1)
 
     def _losses(
         self,
@@ -400,9 +419,10 @@ class MotionGPT3ForCausalLM(
             )
         defaults = kwargs.get("generation_config") or self.generation_config
         new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
-        if input_ids.shape[1] + (new_tokens or 0) > config.max_position_embeddings:
+        length = kwargs.get("max_length") or input_ids.shape[1] + (new_tokens or 0)
+        if length > config.max_position_embeddings:
             raise ValueError(
-                f"a prompt of {input_ids.shape[1]} tokens and {new_tokens} new ones do not fit into the "
+                f"a prompt of {input_ids.shape[1]} tokens and its answer take up to {length} of the "
                 f"{config.max_position_embeddings} positions of the language model: ask for fewer tokens."
             )
         if motion_values is not None:

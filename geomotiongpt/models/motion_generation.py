@@ -468,7 +468,8 @@ class MotionGenerationMixin:
             name = self.config._name_or_path
             if not name:
                 raise ValueError("the model was not loaded from a folder with a processor: give `processor=`.")
-            self._processor = GeoMotionGPTProcessor.from_pretrained(name)
+            is_remote = type(self).__module__.startswith("transformers_modules.")
+            self._processor = GeoMotionGPTProcessor.from_pretrained(name, trust_remote_code=is_remote)
         return self._processor
 
 

@@ -34,7 +34,9 @@ class MotionLanguageProcessor(ProcessorMixin):
     def _encode_words(self, rows: Sequence[Sequence[int | str]]) -> list[list[int]]:
         """Rows of words and token ids -> token ids. The words of all rows are tokenized at once."""
         words = dict.fromkeys(piece for row in rows for piece in row if isinstance(piece, str))
-        encoded = self.tokenizer(list(words), add_special_tokens=False)["input_ids"] if words else []
+        # Words that spell a motion token stay words
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        encoded = self.tokenizer(list(words), **options)["input_ids"] if words else []
         tokens = dict(zip(words, encoded, strict=True))
         return [list(chain.from_iterable(tokens[p] if isinstance(p, str) else (p,) for p in row)) for row in rows]
 

@@ -28,20 +28,32 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         feature_extractor: for motions.
         tokenizer: for texts, with the motion tokens added (see `from_components`).
         num_motion_slots: positions that a motion takes.
+        wordings: of the prompts of tasks, where they are other ones than in `LATENT_TASKS`: those that a converted
+            model was trained on. They state no durations.
     """
 
     tasks = LATENT_TASKS
     _motion_folder = "motion_vae"
 
     def __init__(
-        self, feature_extractor: MotionFeatureExtractor, tokenizer: PreTrainedTokenizerBase, num_motion_slots: int = 4
+        self,
+        feature_extractor: MotionFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        num_motion_slots: int = 4,
+        wordings: dict[str, list[str]] | None = None,
     ):
         super().__init__(feature_extractor, tokenizer)
         self.num_motion_slots = num_motion_slots
+        self.wordings = wordings
 
     @classmethod
     def from_components(
-        cls, feature_extractor: MotionFeatureExtractor, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+        cls,
+        feature_extractor: MotionFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        *,
+        wordings: dict[str, list[str]] | None = None,
     ) -> "MotionGPT3Processor":
         """Adds the motion tokens of a model to the tokenizer of its base language model.
 
@@ -49,6 +61,7 @@ class MotionGPT3Processor(MotionLanguageProcessor):
             feature_extractor: with the statistics that the motion VAE was trained on.
             tokenizer: of the base language model; it is extended in place.
             config: the `MotionGPT3Config` of the model.
+            wordings: of its prompts, if they are its own.
 
         Raises:
             ValueError: if the tokenizer has more tokens than the base's embedding has rows, or motion tokens already,
@@ -70,7 +83,7 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         tokenizer.model_max_length = config.max_position_embeddings
         if tokenizer.convert_tokens_to_ids(OUT_TOKEN) != config.motion_out_token_id:
             raise ValueError("the tokenizer already has motion tokens of another model; load a fresh one.")
-        return cls(feature_extractor, tokenizer, config.num_motion_slots)
+        return cls(feature_extractor, tokenizer, config.num_motion_slots, wordings)
 
     def __call__(
         self,
@@ -174,6 +187,11 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         prepared = self.prepare_examples([LatentTaskExample(task)] * count, with_answers=False)
         return {name: torch.from_numpy(array) for name, array in prepared.items()}
 
+    def post_process_text(self, generated_ids: torch.Tensor, prompt_length: int) -> list[str]:
+        """As in `MotionLanguageProcessor`; a model with wordings of its own may answer in quotation marks."""
+        texts = super().post_process_text(generated_ids, prompt_length)
+        return [text.strip('" ') for text in texts] if self.wordings else texts
+
     def frames_to_seconds(self, num_frames: int) -> float:
         """How long so many frames last.
 
@@ -187,7 +205,8 @@ class MotionGPT3Processor(MotionLanguageProcessor):
     def _prompt(self, example: LatentTaskExample) -> list[int | str]:
         row: list[int | str] = []
         text = ""
-        for kind, piece in split_prompt(example.prompt):
+        own = (self.wordings or {}).get(example.task)
+        for kind, piece in split_prompt(own[example.wording % len(own)] if own else example.prompt):
             if kind == "words":
                 text += piece
             elif piece in _TEXT_FIELDS:
@@ -199,6 +218,8 @@ class MotionGPT3Processor(MotionLanguageProcessor):
 
     def _answer(self, example: LatentTaskExample) -> list[int | str]:
         kind = get_task(example.task, LATENT_TASKS).answer
+        if kind == "text":
+            _check_caption(example)
         end: int = self.tokenizer.eos_token_id
         if kind == "motion":
             return [*self._slots(OUT_TOKEN), end]
@@ -213,8 +234,14 @@ class MotionGPT3Processor(MotionLanguageProcessor):
 
     def _field(self, name: str, example: LatentTaskExample) -> str:
         if name == "text":
+            _check_caption(example)
             return str(example.text).strip()
         return state_duration(self.frames_to_seconds(example.num_frames or 0))
+
+
+def _check_caption(example: LatentTaskExample) -> None:
+    if example.text is None:
+        raise ValueError(f"an example of {example.task!r} has no text: give its caption.")
 
 
 def _check_needs(task: str, *, has_text: bool, has_motion: bool) -> None:

@@ -68,7 +68,8 @@ def _family(model: MotionLanguageModel) -> dict[str, str]:
         vae, latents = config.vae, config.vae.num_latent_tokens
         rows = {
             "streams": config.streams,
-            "denoising head": f"{config.denoising_process.replace('_', ' ')}, guidance {config.guidance_scale:g}",
+            "denoising head": config.denoising_process.replace("_", " "),
+            "guidance": f"{config.denoising_guidance_scale:g}",
             "motion latent": f"{latents} x {vae.latent_dim}, for a motion of up to {config.max_frames} frames",
             "last stage": config.trained_stage or "unknown",
         }

@@ -135,10 +135,12 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
     eval_motions = _encode(model, extractor, eval_set, args, 1)
     if model_args.trained_model is None:
         model.set_latent_statistics(torch.from_numpy(np.stack([motion.whole[0].mean for motion in train_motions])))
+    predicts_lengths = model_args.weights.get("length_weight", model.config.length_weight) > 0
     model.config.update(
         {
             **model_args.weights,
             "trained_stage": args.stage,
+            "has_length_predictor": model.config.has_length_predictor or predicts_lengths,
             "trained_tasks": [task for task, weight in args.tasks.items() if weight > 0],
             "max_motion_frames": max(motion.whole[0].num_frames for motion in train_motions),
         }
