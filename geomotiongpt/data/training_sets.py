@@ -81,6 +81,9 @@ class MotionClipDataset(Dataset):
         dataset: with a `motion` column of features (frames, F), not normalised.
         feature_extractor: normalises and checks the clips.
         max_frames: longest piece; a longer motion is never whole.
+        initial_max_frames: longest piece of the first epoch; it grows from there, by the same number of frames an
+            epoch, to `max_frames`. Short pieces teach much sooner how motion goes.
+        growth_epochs: epochs that this takes.
         piece_ratio: share of the draws that are pieces, of any length from `min_piece_frames` on, from anywhere.
         min_piece_frames: shortest piece; shorter motions are always whole.
         seed: of the draws; None takes the first `max_frames` of every motion, for evaluation.
@@ -92,18 +95,24 @@ class MotionClipDataset(Dataset):
         feature_extractor: MotionFeatureExtractor,
         *,
         max_frames: int,
+        initial_max_frames: int | None = None,
+        growth_epochs: float = 0.0,
         piece_ratio: float = 0.0,
         min_piece_frames: int = 1,
         seed: int | None = None,
     ):
         self.clips = normalised_clips(dataset, feature_extractor)
-        self.lengths = np.minimum([len(clip) for clip in self.clips], max_frames)
         self.max_frames, self.piece_ratio, self.min_piece_frames = max_frames, piece_ratio, min_piece_frames
-        self.seed, self.epoch = seed, 0
+        self.initial_max_frames, self.growth_epochs, self.seed = initial_max_frames, growth_epochs, seed
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer: another epoch draws other pieces."""
-        self.epoch = int(epoch)
+        """Called by the trainer: another epoch draws other pieces, and while they grow longer ones."""
+        self.epoch, longest = int(epoch), self.max_frames
+        if self.initial_max_frames is not None and self.epoch < self.growth_epochs:
+            grown = (self.max_frames - self.initial_max_frames) * self.epoch / self.growth_epochs
+            longest = self.initial_max_frames + int(grown)
+        self.lengths = np.minimum([len(clip) for clip in self.clips], longest)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -219,17 +228,16 @@ class LengthGroupedSampler(Sampler[int]):
         seed: int = 0,
     ):
         self.dataset, self.batch_size, self.group_size, self.seed = dataset, batch_size, group_size, seed
-        self._lengths = dataset.lengths
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self.dataset)
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.dataset.epoch))
         order = rng.permutation(len(self))
         for start in range(0, len(order), self.group_size):
             group = order[start : start + self.group_size]
-            order[start : start + len(group)] = group[np.argsort(self._lengths[group], kind="stable")]
+            order[start : start + len(group)] = group[np.argsort(self.dataset.lengths[group], kind="stable")]
         whole = len(order) // self.batch_size * self.batch_size  # the last batch, if smaller, stays the last
         batches = rng.permutation(order[:whole].reshape(-1, self.batch_size))
         return iter([*batches.flatten().tolist(), *order[whole:].tolist()])
