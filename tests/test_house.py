@@ -122,7 +122,7 @@ def test_committed_stages_chain_and_make_the_committed_configuration(folder):
     for name, value in {**expected, **first["model"].get("config", {})}.items():
         assert getattr(config.text_config if name in expected else config, name) == value
     generation = json.loads((folder / "generation_config.json").read_text())
-    assert generation["pad_token_id"] == config.pad_token_id != generation["eos_token_id"]
+    assert generation["pad_token_id"] == config.padding_token_id != generation["eos_token_id"]
     assert {**generation, **third["generation"]} == generation
 
 

@@ -64,7 +64,6 @@ class MotionGPT3Config(PreTrainedConfig):
     max_motion_frames: int | None = None
     trained_tasks: list[str] | None = None
     trained_stage: str | None = None
-    pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
         # The installed package registers its pipelines itself; only code loaded from the Hub needs the declaration.
@@ -77,8 +76,6 @@ class MotionGPT3Config(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if custom_pipelines and type(self).__module__.startswith("transformers_modules"):
             self.custom_pipelines = custom_pipelines
-        if self.pad_token_id is None:
-            self.pad_token_id = self.text_vocab_size
         for name, known in (("streams", STREAMS), ("trained_stage", (*STAGES, None))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(str, known))}.")
@@ -123,6 +120,11 @@ class MotionGPT3Config(PreTrainedConfig):
     def text_vocab_size(self) -> int:
         """Rows of the base model's embedding."""
         return cast(PreTrainedConfig, self.text_config).vocab_size
+
+    @property
+    def padding_token_id(self) -> int:
+        """Token id of `<pad>`. (`pad_token_id` would have to be an id of the base model.)"""
+        return self.text_vocab_size
 
     @property
     def motion_start_token_id(self) -> int:

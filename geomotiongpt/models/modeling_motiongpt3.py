@@ -113,6 +113,7 @@ class MotionGPT3ForCausalLM(
         self.motion_vae = MotionVAE(vae)
         self.post_init()
         self.motion_vae.requires_grad_(False)
+        self.generation_config.pad_token_id = config.padding_token_id
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, DenoisingHead):

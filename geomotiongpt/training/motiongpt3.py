@@ -149,7 +149,7 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
     model.generation_config.update(
         **{"max_new_tokens": 40, "do_sample": False, **sections["generation"]},
         eos_token_id=processor.tokenizer.eos_token_id,
-        pad_token_id=model.config.pad_token_id,
+        pad_token_id=model.config.padding_token_id,
     )
     trainer = _make_trainer(model, processor, args, (train_set, train_motions), (eval_set, eval_motions))
     trainer.train(resume_from_checkpoint=resume)

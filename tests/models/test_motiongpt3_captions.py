@@ -114,9 +114,9 @@ def test_a_caption_ends_with_the_end_of_text(model, prompts):
         model.get_input_embeddings().weight[end] = 100 * state[0]
     made = model.generate(**prompts, max_new_tokens=8, do_sample=False)
     assert end in made[0, prompts["input_ids"].shape[1] :].tolist()
-    assert made.shape[1] < prompts["input_ids"].shape[1] + 8 or (made[1:] != model.config.pad_token_id).any()
+    assert made.shape[1] < prompts["input_ids"].shape[1] + 8 or (made[1:] != model.config.padding_token_id).any()
     assert model.generation_config.eos_token_id == end
-    assert model.generation_config.pad_token_id == model.config.pad_token_id
+    assert model.generation_config.pad_token_id == model.config.padding_token_id
 
 
 def test_generation_that_is_not_possible_is_refused(model, prompts):

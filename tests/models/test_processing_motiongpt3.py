@@ -277,9 +277,9 @@ def test_rows_without_a_token_keep_the_motion_tokens_in_place(text_tokenizer, ti
     tokenizer = MotionGPT3Processor.from_components(tiny_feature_extractor, text_tokenizer, config).tokenizer
     assert len(tokenizer) == config.vocab_size == size + 10
     tokens = ["<unused_" + str(size) + ">", "<pad>", "<motion>", "</motion>", "<motion_in>", "<motion_out>"]
-    ids = [size, config.pad_token_id, config.motion_start_token_id, config.motion_end_token_id]
+    ids = [size, config.padding_token_id, config.motion_start_token_id, config.motion_end_token_id]
     assert tokenizer.convert_tokens_to_ids(tokens) == [*ids, config.motion_in_token_id, config.motion_out_token_id]
-    assert tokenizer.pad_token_id == config.pad_token_id and tokenizer.padding_side == "left"
+    assert tokenizer.pad_token_id == config.padding_token_id and tokenizer.padding_side == "left"
     assert tokenizer.model_max_length == 64 and tokenizer(TEXTS)["input_ids"] == words
 
 
