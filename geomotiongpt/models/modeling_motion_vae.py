@@ -132,15 +132,14 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
     def __init__(self, config: MotionVAEConfig):
         super().__init__(config)
         width = config.latent_dim
-        token_size = config.frames_per_token * config.num_features
-        self.frame_embedding = nn.Linear(token_size, width)
+        self.frame_embedding = nn.Linear(config.num_features, width)
         # The learned queries of the mean and the log variance, in that order
         self.distribution_tokens = nn.Parameter(torch.empty(2 * config.num_latent_tokens, width))
         self.encoder_positions = nn.Parameter(torch.empty(config.max_positions, width))
         self.decoder_positions = nn.Parameter(torch.empty(config.max_positions, width))
         self.encoder = SkipTransformer(_layers(config, nn.TransformerEncoderLayer), width)
         self.decoder = SkipTransformer(_layers(config, nn.TransformerDecoderLayer), width)
-        self.frame_head = nn.Linear(width, token_size)
+        self.frame_head = nn.Linear(width, config.num_features)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -171,12 +170,7 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
                 frames, or one of more than `config.max_frames`.
         """
         mask = self._check_motion(motion_values, motion_mask)
-        per_token = self.config.frames_per_token
-        missing = -motion_values.shape[1] % per_token
-        frames = motion_values.to(self.dtype).masked_fill(~mask.unsqueeze(-1), 0)
-        frames = functional.pad(frames, (0, 0, 0, missing)).unflatten(1, (-1, per_token)).flatten(2)
-        frames = self.frame_embedding(frames)
-        mask = mask[:, ::per_token]  # a position counts if its first frame does
+        frames = self.frame_embedding(motion_values.to(self.dtype).masked_fill(~mask.unsqueeze(-1), 0))
         tokens = self.distribution_tokens.expand(len(frames), -1, -1)
         hidden_states = torch.cat([tokens, frames], dim=1)
         hidden_states = hidden_states + self.encoder_positions[: hidden_states.shape[1]]
@@ -204,21 +198,17 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
         if lengths.dim() > 1 or (lengths.dim() and len(lengths) != len(latents)) or lengths.is_floating_point():
             raise ValueError(f"num_frames is {num_frames}; give one whole number, or one for each of {len(latents)}.")
         lengths = lengths.expand(len(latents))
-        per_token = config.frames_per_token
-        longest = config.max_positions * per_token
-        if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= longest:
+        if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= config.max_positions:
             raise ValueError(
                 f"num_frames ranges from {int(lengths.min())} to {int(lengths.max())}; this motion VAE decodes 1 to "
-                f"{longest} frames."
+                f"{config.max_positions} frames."
             )
         frames = int(lengths.max()) if len(lengths) else 0
         mask = torch.arange(frames, device=latents.device) < lengths.unsqueeze(-1)
         # Zero queries, told apart by their positions alone
-        padding = ~mask[:, ::per_token]
-        queries = self.decoder_positions[: padding.shape[1]].expand(len(latents), -1, -1)
-        hidden_states = self.decoder(queries, latents.to(self.dtype), padding=padding)
-        values = self.frame_head(hidden_states).unflatten(2, (per_token, -1)).flatten(1, 2)[:, :frames]
-        values = values.masked_fill(~mask.unsqueeze(-1), 0)
+        queries = self.decoder_positions[:frames].expand(len(latents), -1, -1)
+        hidden_states = self.decoder(queries, latents.to(self.dtype), padding=~mask)
+        values = self.frame_head(hidden_states).masked_fill(~mask.unsqueeze(-1), 0)
         return MotionVAEDecoderOutput(motion_values=values, motion_mask=mask)
 
     def forward(
