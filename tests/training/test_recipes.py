@@ -7,7 +7,15 @@ import torch
 import yaml
 from transformers import GenerationConfig
 
-from geomotiongpt import MotionTextEvaluatorConfig, MotionTokenizer, MotionTokenizerConfig, TMRConfig
+from geomotiongpt import (
+    MotionGPT3Config,
+    MotionTextEvaluatorConfig,
+    MotionTokenizer,
+    MotionTokenizerConfig,
+    TMRConfig,
+)
+from geomotiongpt.data.training_sets import check_tasks
+from geomotiongpt.models.task_prompts import LATENT_TASKS
 from geomotiongpt.resources import resource
 from geomotiongpt.training import evaluator, language_model, motion_tokenizer
 from geomotiongpt.training.arguments import (
@@ -15,10 +23,15 @@ from geomotiongpt.training.arguments import (
     LanguageModelTrainingArguments,
     LoraArguments,
     MotionDataArguments,
+    MotionGPT3TrainingArguments,
     MotionTokenizerTrainingArguments,
+    MotionVAETrainingArguments,
+    TextTrainingArguments,
     WordArguments,
 )
+from geomotiongpt.training.motiongpt3 import MotionGPT3ModelArguments
 from geomotiongpt.training.recipes import build_section, load_recipe
+from geomotiongpt.training.text_model import TextModelArguments
 
 PUBLISHED = sorted(resource("hub_configs").glob("*/*.yaml"))
 PAPER = resource("hub_configs/geomotiongpt-humanml3d/motion_tokenizer.yaml")
@@ -123,15 +136,28 @@ def test_recipes_are_published():
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_published_recipe_fits_its_dataclasses(path):
-    stage = {"language_model": language_model}.get(path.stem, evaluator)
-    stage = motion_tokenizer if path.stem.startswith("motion_tokenizer") else stage
+    kind = yaml.safe_load(path.read_text())["model"].get("model_type")
+    stage = evaluator if path.stem in ("evaluator", "tmr") else language_model
+    stage = motion_tokenizer if path.stem.startswith(("motion_tokenizer", "motion_vae")) else stage
     recipe = load_recipe(path, stage.SECTIONS)
     build_section(MotionDataArguments, recipe["data"], "data")
     if stage is motion_tokenizer:
         config_class = motion_tokenizer._model_class(recipe).config_class
-        assert config_class.model_type.partition("motion_tokenizer")[0].rstrip("_") == path.stem[17:]
+        if path.stem != "motion_vae":
+            assert config_class.model_type.partition("motion_tokenizer")[0].rstrip("_") == path.stem[17:]
         build_section(config_class, recipe["model"], "model")
-        args = build_section(MotionTokenizerTrainingArguments, recipe["training"], "training")
+        is_vae = kind == "motion_vae"
+        arguments = MotionVAETrainingArguments if is_vae else MotionTokenizerTrainingArguments
+        args = build_section(arguments, recipe["training"], "training")
+    elif kind == "text":
+        build_section(TextModelArguments, recipe["model"], "model")
+        args = build_section(TextTrainingArguments, recipe["training"], "training")
+    elif kind == "motiongpt3":
+        model = build_section(MotionGPT3ModelArguments, recipe["model"], "model")
+        MotionGPT3Config(**model.config)
+        args = build_section(MotionGPT3TrainingArguments, recipe["training"], "training")
+        check_tasks(args.tasks, LATENT_TASKS)
+        assert GenerationConfig(**recipe["generation"]).max_new_tokens >= 40
     elif stage is language_model:
         build_section(language_model.ModelArguments, recipe["model"], "model")
         args = build_section(LanguageModelTrainingArguments, recipe["training"], "training")
