@@ -223,6 +223,8 @@ def _check_forms(text, motion_values, motion_mask, num_frames) -> None:
     """Whether everything is of the kind that `generate_motion` says."""
     if text is not None and not isinstance(text, (str, Sequence)):
         raise ValueError(f"text is {text!r}; give a caption or a list of captions.")
+    if motion_values is not None and not isinstance(motion_values, Tensor):
+        raise ValueError(f"motion_values are a {type(motion_values).__name__}; give a tensor.")
     if motion_values is not None and motion_values.dim() != 3:
         raise ValueError(
             f"motion_values have the shape {tuple(motion_values.shape)}; wanted (batch, frames, num_features)."
@@ -232,6 +234,10 @@ def _check_forms(text, motion_values, motion_mask, num_frames) -> None:
         raise ValueError(
             f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, {wanted}."
         )
+    if motion_values is not None:
+        given = motion_values if motion_mask is None else motion_values[motion_mask.bool()]
+        if not torch.isfinite(given).all():
+            raise ValueError("motion_values have a NaN or infinite value; repair or leave out the motion.")
     for length in num_frames if isinstance(num_frames, Sequence) else [num_frames]:
         if not (length is None or isinstance(length, Integral)):
             raise ValueError(f"num_frames is {length!r}; give whole numbers, one or a list.")

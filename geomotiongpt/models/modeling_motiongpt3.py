@@ -40,6 +40,7 @@ from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin
 
 _NUM_MARKERS = 3  # <pad>, <motion>, </motion>
+_WITHOUT_EFFECT = ("return_dict",)  # what `generate` may say, and the output is as it is all the same
 
 
 @dataclass
@@ -299,8 +300,14 @@ class MotionGPT3ForCausalLM(
             skip_logits: score the vocabulary only where `labels` ask for it and return no logits.
 
         Raises:
-            ValueError: for slots without motions, motions given twice, or another number of targets than of motions.
+            ValueError: for slots without motions, motions given twice, another number of targets than of motions, or
+                an argument that has no effect here.
         """
+        idle = [name for name, value in kwargs.items() if value and name not in _WITHOUT_EFFECT]
+        if idle:
+            raise ValueError(f"{', '.join(idle)}: no effect on MotionGPT3; leave it out.")
+        if target_num_frames is not None and target_latents is None:
+            raise ValueError("`target_num_frames` are the lengths of `target_latents`; give both.")
         if skip_logits and labels is None:
             raise ValueError("`skip_logits=True` leaves nothing to return without `labels`.")
         if motion_values is not None:
@@ -370,6 +377,8 @@ class MotionGPT3ForCausalLM(
             target = self.standardise(target_latents)
             parts["denoising_loss"] = self.denoising_head.loss(target, motion_states) if len(target) else zero
             if target_num_frames is not None:
+                if len(target_num_frames) != len(target_latents):
+                    raise ValueError(f"{len(target_num_frames)} lengths for {len(target_latents)} target latents.")
                 said = self._log_num_frames(motion_states)
                 error = (said - target_num_frames.clamp(min=1).float().log()).square() * (target_num_frames > 0)
                 parts["length_loss"] = error.sum() / (target_num_frames > 0).sum().clamp(min=1)

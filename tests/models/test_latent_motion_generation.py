@@ -363,3 +363,12 @@ def test_the_pipeline_makes_the_same_motions(model, motiongpt3_processor):
     (result,) = make(motion=[given], task="motion-in-between", keep=(16, 8))
     torch.testing.assert_close(torch.from_numpy(result["motion"][32:]), torch.from_numpy(given[32:]))
     assert make(task="unconditional", num_frames=9)["num_frames"] == 9
+
+
+def test_given_motion_must_be_finite_tensors(model):
+    values = VALUES.clone()
+    values[1, 3, 7] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        model.generate_motion(task="motion-prediction", motion_values=values, num_frames=60)
+    with pytest.raises(ValueError, match="motion_values are a ndarray; give a tensor"):
+        model.generate_motion(task="motion-prediction", motion_values=VALUES.numpy(), num_frames=60)

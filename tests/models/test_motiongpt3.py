@@ -337,3 +337,13 @@ def test_latents_are_standardised_and_restored(model):
     assert model.latent_shift.dtype == torch.float32 and "latent_shift" in model.state_dict()
     with pytest.raises(ValueError, match="1 latents have no spread: give those of many motions"):
         model.set_latent_statistics(latents[:1])
+
+
+def test_lengths_belong_to_targets_and_nothing_is_swallowed(model, batch):
+    inputs = {name: value for name, value in batch.items() if not name.startswith("target_")}
+    with pytest.raises(ValueError, match="`target_num_frames` are the lengths of `target_latents`"):
+        model(**inputs, target_num_frames=torch.tensor([5]))
+    with pytest.raises(ValueError, match="lengths for"):
+        model(**inputs, target_latents=batch["target_latents"], target_num_frames=torch.tensor([5]))
+    with pytest.raises(ValueError, match="target_latnets: no effect on MotionGPT3"):
+        model(**inputs, target_latnets=1)
