@@ -290,8 +290,8 @@ class MixtureOfTransformersMixin:
     def start_from_text(self) -> None:
         """Makes the motion branch a copy of the text branch."""
         for layer in self.layers:
-            branch = cast(nn.Module, layer.motion_branch)
-            branch.load_state_dict({name: layer.state_dict()[name] for name in branch.state_dict()})
+            branch, weights = cast(nn.Module, layer.motion_branch), layer.state_dict()
+            branch.load_state_dict({name: weights[name] for name in branch.state_dict()})
         cast(nn.Module, self.motion_branch_norm).load_state_dict(self._final_norm.state_dict())
 
     def mix(
