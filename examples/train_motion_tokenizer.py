@@ -1,4 +1,4 @@
-"""First stage: train a motion tokenizer from a recipe.
+"""First stage: train a motion tokenizer, or a motion VAE, from a recipe.
 
 On one process, on two CPU processes, and on all GPUs of a machine:
 
