@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
 
     for name, run, what, folder in (
-        ("train-tokenizer", _train_tokenizer, "train a motion tokenizer or VAE from a recipe", "motion_tokenizer.yaml"),
+        ("train-tokenizer", _train_tokenizer, "train a motion tokenizer or VAE by a recipe", "motion_tokenizer.yaml"),
         ("train", _train, "train a motion-language model from a recipe", "language_model.yaml"),
         ("train-evaluator", _train_evaluator, "train an evaluator network from a recipe", "evaluator.yaml"),
     ):
