@@ -238,7 +238,8 @@ def _encode(
         long_enough = [row for row, clip in enumerate(clips) if len(clip) > offset]
         for row, latent in zip(long_enough, encode([clips[row][offset:] for row in long_enough]), strict=True):
             motions[row].whole.append(latent)
-    for number in range(args.splits_per_motion):
+    is_cut = any(args.tasks.get(name) for name in ("motion-prediction", "motion-in-between"))
+    for number in range(args.splits_per_motion if is_cut else 0):
         rng = np.random.default_rng((args.seed, number))
         cuts = [cut_points(len(clip), rng) for clip in clips]
         starts = encode([clip[:start] for clip, (start, _) in zip(clips, cuts, strict=True)])
