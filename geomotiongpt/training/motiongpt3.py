@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # What a stage goes on from; the first starts from a base model and a motion VAE.
 _COMES_AFTER = {"alignment": ("text-to-motion", "alignment"), "joint": ("alignment", "joint")}
+_FEWEST_CUT = 3  # frames of a motion that has a start, a gap and an end
 _WEIGHTS = ("language_modeling_weight", "denoising_weight", "length_weight")
 
 
@@ -129,7 +130,8 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
         raise ValueError(
             f"the model takes {extractor.representation!r} motions, the recipe's data are {data.representation!r}."
         )
-    train_set, eval_set = load_split(data, data.train_split, 1), load_split(data, data.eval_split, 1)
+    fewest = _FEWEST_CUT if _is_cut(args) else 1
+    train_set, eval_set = (load_split(data, split, fewest) for split in (data.train_split, data.eval_split))
     model.motion_vae.to(args.device)
     train_motions = _encode(model, extractor, train_set, args, args.latent_offsets)
     eval_motions = _encode(model, extractor, eval_set, args, 1)
@@ -212,6 +214,11 @@ def _freeze(model: MotionGPT3ForCausalLM, parts: Sequence[str]) -> None:
                 parameter.requires_grad_(False)
 
 
+def _is_cut(args: MotionGPT3TrainingArguments) -> bool:
+    """Whether a task is about parts of a motion."""
+    return any(args.tasks.get(name) for name in ("motion-prediction", "motion-in-between"))
+
+
 def _encode(
     model: MotionGPT3ForCausalLM,
     extractor: MotionFeatureExtractor,
@@ -238,8 +245,7 @@ def _encode(
         long_enough = [row for row, clip in enumerate(clips) if len(clip) > offset]
         for row, latent in zip(long_enough, encode([clips[row][offset:] for row in long_enough]), strict=True):
             motions[row].whole.append(latent)
-    is_cut = any(args.tasks.get(name) for name in ("motion-prediction", "motion-in-between"))
-    for number in range(args.splits_per_motion if is_cut else 0):
+    for number in range(args.splits_per_motion if _is_cut(args) else 0):
         rng = np.random.default_rng((args.seed, number))
         cuts = [cut_points(len(clip), rng) for clip in clips]
         starts = encode([clip[:start] for clip, (start, _) in zip(clips, cuts, strict=True)])
