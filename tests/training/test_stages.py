@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_trajectories import TRAJECTORIES, language_model_trajectory, motion_tokenizer_trajectory
+from make_trajectories import (
+    TRAJECTORIES,
+    language_model_trajectory,
+    motion_tokenizer_trajectory,
+    motion_vae_trajectory,
+    motiongpt3_trajectory,
+)
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoProcessor, pipeline
 
@@ -308,7 +314,12 @@ def test_lora_run_saves_the_adapter_and_the_merged_model(train_model, motions):
 
 @pytest.mark.parametrize(
     ("stage", "trajectory"),
-    [("motion_tokenizer", motion_tokenizer_trajectory), ("language_model", language_model_trajectory)],
+    [
+        ("motion_tokenizer", motion_tokenizer_trajectory),
+        ("language_model", language_model_trajectory),
+        ("motion_vae", motion_vae_trajectory),
+        ("motiongpt3", motiongpt3_trajectory),
+    ],
 )
 def test_fifty_steps_follow_the_committed_trajectory(stage, trajectory, motions, tmp_path):
     """A silent change of the mathematics shows here; a wanted one is committed with `make_trajectories.py`."""
