@@ -49,6 +49,7 @@ RECONSTRUCTED = {
 }
 SWITCHES = "examples/benchmarks/geometry_switches.json"
 DECODING = "examples/benchmarks/decoding.json"
+ROUTED = "examples/benchmarks/routed_branches.json"
 STEP = "examples/benchmarks/language_model_step.json"
 TOKENIZING = "examples/benchmarks/batched_tokenizing.json"
 DATA_SPEED = "examples/benchmarks/data_speed.json"
@@ -382,7 +383,8 @@ def losses_table() -> str:
 
 def speed_table() -> str:
     """Ratios."""
-    step, tokenizing, data = (load(name)["metrics"] for name in (STEP, TOKENIZING, DATA_SPEED))
+    names = (STEP, TOKENIZING, DATA_SPEED, ROUTED)
+    step, tokenizing, data, routed = (load(name)["metrics"] for name in names)
     gpt2, small = (
         {key.removeprefix(f"{size}_"): value for key, value in load(DECODING)["metrics"].items()}
         for size in ("gpt2", "small")
@@ -390,7 +392,7 @@ def speed_table() -> str:
     return "\n".join(
         [
             f"**Speed**, both sides in one run ([training step]({STEP}), [tokenizing]({TOKENIZING}), "
-            f"[features]({DATA_SPEED}), [decoding]({DECODING})):",
+            f"[features]({DATA_SPEED}), [decoding]({DECODING}), [routed branches]({ROUTED})):",
             "",
             "| what | ratio |",
             "|---|---|",
@@ -405,6 +407,8 @@ def speed_table() -> str:
             f"| the same, one at a time | {gpt2['constrained_over_free_single']:.3f} |",
             f"| 32 captions one by one against a batch, GPT-2 | {gpt2['singly_over_batch']:.1f} |",
             f"| the same, small model | {small['singly_over_batch']:.1f} |",
+            f"| both branches on every position against routed, GPT-2, half motion | {routed['forward_speedup']:.1f} |",
+            f"| the same, with the gradient | {routed['training_step_speedup']:.1f} |",
         ]
     )
 
