@@ -407,7 +407,7 @@ def speed_table() -> str:
             f"| the same, one at a time | {gpt2['constrained_over_free_single']:.3f} |",
             f"| 32 captions one by one against a batch, GPT-2 | {gpt2['singly_over_batch']:.1f} |",
             f"| the same, small model | {small['singly_over_batch']:.1f} |",
-            f"| both branches on every position against routed, GPT-2, half motion | {routed['forward_speedup']:.1f} |",
+            f"| both branches everywhere against routed, GPT-2, half motion | {routed['forward_speedup']:.1f} |",
             f"| the same, with the gradient | {routed['training_step_speedup']:.1f} |",
         ]
     )
