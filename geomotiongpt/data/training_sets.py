@@ -81,9 +81,6 @@ class MotionClipDataset(Dataset):
         dataset: with a `motion` column of features (frames, F), not normalised.
         feature_extractor: normalises and checks the clips.
         max_frames: longest piece; a longer motion is never whole.
-        initial_max_frames: longest piece of the first epoch; it grows from there, by the same number of frames an
-            epoch, to `max_frames`. Short pieces teach much sooner how motion goes.
-        growth_epochs: epochs that this takes.
         piece_ratio: share of the draws that are pieces, of any length from `min_piece_frames` on, from anywhere.
         min_piece_frames: shortest piece; shorter motions are always whole.
         seed: of the draws; None takes the first `max_frames` of every motion, for evaluation.
@@ -95,24 +92,18 @@ class MotionClipDataset(Dataset):
         feature_extractor: MotionFeatureExtractor,
         *,
         max_frames: int,
-        initial_max_frames: int | None = None,
-        growth_epochs: float = 0.0,
         piece_ratio: float = 0.0,
         min_piece_frames: int = 1,
         seed: int | None = None,
     ):
         self.clips = normalised_clips(dataset, feature_extractor)
         self.max_frames, self.piece_ratio, self.min_piece_frames = max_frames, piece_ratio, min_piece_frames
-        self.initial_max_frames, self.growth_epochs, self.seed = initial_max_frames, growth_epochs, seed
-        self.set_epoch(0)
+        self.lengths = np.minimum([len(clip) for clip in self.clips], max_frames)
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer: another epoch draws other pieces, and while they grow longer ones."""
-        self.epoch, longest = int(epoch), self.max_frames
-        if self.initial_max_frames is not None and self.epoch < self.growth_epochs:
-            grown = (self.max_frames - self.initial_max_frames) * self.epoch / self.growth_epochs
-            longest = self.initial_max_frames + int(grown)
-        self.lengths = np.minimum([len(clip) for clip in self.clips], longest)
+        """Called by the trainer: another epoch draws other pieces."""
+        self.epoch = int(epoch)
 
     def __len__(self) -> int:
         return len(self.clips)

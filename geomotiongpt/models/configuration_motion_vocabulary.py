@@ -4,12 +4,13 @@ from typing import cast
 
 from transformers import PreTrainedConfig
 
+from .configuration_motion_language import MotionLanguageConfig
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .geometry import check_geometric_constraint
 from .motion_projections import PROJECTIONS
 
 
-class MotionVocabularyConfig(PreTrainedConfig):
+class MotionVocabularyConfig(MotionLanguageConfig):
     """Put before the configuration of a language model, see `MotionVocabularyMixin`.
 
     Token ids are laid out as [text | markers | motion codes]; `vocab_size`, the width of the logits, counts all three.
@@ -55,11 +56,7 @@ class MotionVocabularyConfig(PreTrainedConfig):
     freeze_text_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
-        # The installed package registers its pipelines itself; only code loaded from the Hub needs the declaration.
-        custom_pipelines = kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
-        if custom_pipelines and type(self).__module__.startswith("transformers_modules"):
-            self.custom_pipelines = custom_pipelines
         self.vocab_size = self.text_vocab_size + self.num_markers + self.num_motion_codes
         if self.pad_token_id is None:
             self.pad_token_id = self.text_vocab_size
@@ -68,22 +65,6 @@ class MotionVocabularyConfig(PreTrainedConfig):
         check_geometric_constraint(
             self.geometric_constraint, self.spectral_form, self.num_code_clusters, self.num_motion_codes
         )
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        """As in `PreTrainedConfig`, which would take over another model's configuration with a warning.
-
-        Raises:
-            ValueError: if it is the configuration of another kind of model.
-        """
-        met = config_dict.get("model_type", cls.model_type)
-        if met != cls.model_type:
-            raise ValueError(
-                f"this is the configuration of a {met!r} model, wanted {cls.model_type!r}: a trained motion-language "
-                "model is loaded with `AutoModelForCausalLM`, and a plain language model becomes one by "
-                "`from_components`."
-            )
-        return super().from_dict(config_dict, **kwargs)
 
     @property
     def num_motion_codes(self) -> int:

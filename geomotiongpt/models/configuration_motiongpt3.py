@@ -4,13 +4,14 @@ from typing import cast
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_motion_language import MotionLanguageConfig
 from .configuration_motion_vae import MotionVAEConfig
 
 STREAMS = ("dual", "single")
 STAGES = ("text-to-motion", "alignment", "joint")
 
 
-class MotionGPT3Config(PreTrainedConfig):
+class MotionGPT3Config(MotionLanguageConfig):
     """Configuration of `MotionGPT3ForCausalLM`; the defaults are the paper's (arXiv 2506.24086).
 
     Token ids are laid out as [text | markers | motion slots]. Text ids are the base model's. The markers, padding and
@@ -66,35 +67,15 @@ class MotionGPT3Config(PreTrainedConfig):
     trained_stage: str | None = None
 
     def __post_init__(self, **kwargs):
-        # The installed package registers its pipelines itself; only code loaded from the Hub needs the declaration.
-        custom_pipelines = kwargs.pop("custom_pipelines", None)
         if self.text_config is None or isinstance(self.text_config, dict):
             values = dict(self.text_config or {})
             self.text_config = CONFIG_MAPPING[values.pop("model_type", "gpt2")](**values)
         if self.motion_vae_config is None or isinstance(self.motion_vae_config, dict):
             self.motion_vae_config = MotionVAEConfig(**(self.motion_vae_config or {}))
         super().__post_init__(**kwargs)
-        if custom_pipelines and type(self).__module__.startswith("transformers_modules"):
-            self.custom_pipelines = custom_pipelines
         for name, known in (("streams", STREAMS), ("trained_stage", (*STAGES, None))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(str, known))}.")
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        """As in `PreTrainedConfig`, which would take over another model's configuration with a warning.
-
-        Raises:
-            ValueError: if it is the configuration of another kind of model.
-        """
-        met = config_dict.get("model_type", cls.model_type)
-        if met != cls.model_type:
-            raise ValueError(
-                f"this is the configuration of a {met!r} model, wanted {cls.model_type!r}: a trained motion-language "
-                "model is loaded with `AutoModelForCausalLM`, and a plain language model becomes one by "
-                "`from_components`."
-            )
-        return super().from_dict(config_dict, **kwargs)
 
     @property
     def vae(self) -> MotionVAEConfig:

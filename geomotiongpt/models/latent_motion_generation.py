@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from .denoising_heads import DenoisingHead
 from .modeling_motion_vae import MotionVAE
+from .motion_mask import find_gap
 from .processing_motiongpt3 import MotionGPT3Processor
 from .task_prompts import LATENT_TASKS, LatentTaskExample, get_task
 
@@ -212,10 +213,7 @@ def _read_requests(text, motion_values, motion_mask, task: str, num_frames) -> l
 
 
 def _read_gap(row: int, values: Tensor, mask: Tensor) -> _Request:
-    changes = torch.diff(mask.int()).nonzero().flatten().tolist()
-    if not mask[0] or len(changes) not in (2, 3):
-        raise ValueError(f"row {row} of motion_mask must have given frames, a gap and given frames.")
-    first, second, stop = (change + 1 for change in [*changes, len(mask) - 1][:3])
+    first, second, stop = find_gap(row, mask)
     return _Request(None, values[:first], values[second:stop], second - first)
 
 

@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .modeling_motion_tokenizer import MotionTokenizer
+from .motion_mask import find_gap
 from .processing_geomotiongpt import GeoMotionGPTProcessor
 from .task_prompts import MotionTaskExample, get_task
 
@@ -435,10 +436,7 @@ class MotionGenerationMixin:
         factor = self.motion_tokenizer.config.downsampling_factor
         motions = []
         for row, (values, mask) in enumerate(zip(motion_values, motion_mask.bool(), strict=True)):
-            changes = torch.diff(mask.int()).nonzero().flatten().tolist()
-            if not mask[0] or len(changes) not in (2, 3):
-                raise ValueError(f"row {row} of motion_mask must have given frames, a gap and given frames.")
-            first, second, stop = (change + 1 for change in [*changes, len(mask) - 1][:3])
+            first, second, stop = find_gap(row, mask)
             if min(first, stop - second) < factor:
                 raise ValueError(f"row {row}: a given part is shorter than the {factor} frames of one code.")
             parts = values[None, :first], values[None, second:stop]

@@ -88,8 +88,6 @@ class MotionVAETrainingArguments(_RunArguments):
     Parameters that control the motions:
         max_frames (`int`, *optional*): longest motion to train on; longer ones are cut somewhere. By default as many
             as the model encodes.
-        initial_max_frames (`int`, *optional*): longest motion of the first epoch, from which it grows to `max_frames`.
-        growth_ratio (`float`, defaults to 0.5): share of the training that the growth takes.
         piece_ratio (`float`, defaults to 0.5): share of the draws that are pieces of a motion, which prediction and
             in-betweening encode.
         min_piece_frames (`int`, defaults to 8): shortest piece.
@@ -100,8 +98,6 @@ class MotionVAETrainingArguments(_RunArguments):
 
     muon_learning_rate: float | None = field(default=None)
     max_frames: int | None = field(default=None)
-    initial_max_frames: int | None = field(default=None)
-    growth_ratio: float = field(default=0.5)
     piece_ratio: float = field(default=0.5)
     min_piece_frames: int = field(default=8)
 

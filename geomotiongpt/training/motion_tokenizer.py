@@ -17,7 +17,6 @@ from ..data.training_sets import (
     normalised_clips,
     pad_motions,
 )
-from ..evaluation.captioner import motion_lengths
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.modeling_motion_vae import MotionVAE
@@ -115,25 +114,8 @@ def _vae_trainer(
     max_frames = args.max_frames or model.config.max_frames
     if max_frames > model.config.max_frames:
         raise ValueError(f"max_frames is {max_frames}; this motion VAE encodes {model.config.max_frames} at most.")
-    initial = args.initial_max_frames
-    if initial is not None and not 1 <= initial <= max_frames:
-        raise ValueError(f"initial_max_frames is {initial}; it must be between 1 and max_frames, {max_frames}.")
-    # Frames that no motion has are nothing to grow to
-    longest = min(max_frames, max(motion_lengths(train_set)))
-    steps_per_epoch = -(
-        -len(train_set) // (args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
-    )
-    epochs = args.max_steps / steps_per_epoch if args.max_steps > 0 else args.num_train_epochs
-    clips = MotionClipDataset(
-        train_set,
-        feature_extractor,
-        max_frames=longest,
-        initial_max_frames=None if initial is None else min(initial, longest),
-        growth_epochs=args.growth_ratio * epochs,
-        piece_ratio=args.piece_ratio,
-        min_piece_frames=args.min_piece_frames,
-        seed=args.seed,
-    )
+    pieces = {"piece_ratio": args.piece_ratio, "min_piece_frames": args.min_piece_frames, "seed": args.seed}
+    clips = MotionClipDataset(train_set, feature_extractor, max_frames=max_frames, **pieces)
     eval_clips = MotionClipDataset(eval_set, feature_extractor, max_frames=max_frames)
     shown = [clip[:max_frames] for clip in eval_clips.clips]
     return MotionTrainer(

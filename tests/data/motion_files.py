@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from datasets import Array2D, Dataset, Features, List, Value
 
 from geomotiongpt.models.motion_representation import get_motion_representation
 
@@ -68,3 +69,23 @@ def full_disk(after_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+_NUMBERED = Features(
+    {"motion_id": Value("string"), "motion": Array2D((None, 263), "float32"), "captions": List(Value("string"))}
+)
+
+
+def make_numbered_clips(*lengths: int) -> Dataset:
+    """Clips whose features hold 1000 * clip + frame."""
+    rows = [
+        {
+            "motion_id": f"clip{index}",
+            "motion": np.repeat(1000.0 * index + np.arange(length)[:, None], 263, 1).astype(np.float32),
+            "captions": [f"caption {index}"],
+        }
+        for index, length in enumerate(lengths)
+    ]
+    return Dataset.from_list(rows, features=_NUMBERED).with_format(
+        "numpy", columns=["motion"], output_all_columns=True
+    )

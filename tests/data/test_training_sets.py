@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 import torch
-from datasets import Array2D, Dataset, Features, List, Value
+from motion_files import make_numbered_clips as make_motions
 
 from geomotiongpt import MotionFeatureExtractor
 from geomotiongpt.data.training_sets import (
@@ -17,23 +17,6 @@ from geomotiongpt.data.training_sets import (
     normalised_clips,
 )
 from geomotiongpt.models.task_prompts import TASKS, MotionTaskExample
-
-FEATURES = Features(
-    {"motion_id": Value("string"), "motion": Array2D((None, 263), "float32"), "captions": List(Value("string"))}
-)
-
-
-def make_motions(*lengths: int) -> Dataset:
-    """Clips whose features hold 1000 * clip + frame."""
-    rows = [
-        {
-            "motion_id": f"clip{index}",
-            "motion": np.repeat(1000.0 * index + np.arange(length)[:, None], 263, 1).astype(np.float32),
-            "captions": [f"caption {index}"],
-        }
-        for index, length in enumerate(lengths)
-    ]
-    return Dataset.from_list(rows, features=FEATURES).with_format("numpy", columns=["motion"], output_all_columns=True)
 
 
 def windows(*lengths: int, **options) -> MotionWindowDataset:
