@@ -47,6 +47,14 @@ RECONSTRUCTED = {
     "real, test": CAPTIONED["real, both directions"],
     "real, test_unseen": f"{REAL_BOTH}/motion_to_text_unseen.json",
 }
+# The same motions, evaluators and judges for both families.
+FAMILIES = {
+    "GeoMotionGPT": {"embedded": TINY_BOTH, "real": REAL_BOTH},
+    "MotionGPT3": {"embedded": "hub_configs/motiongpt3-tiny", "real": "hub_configs/motiongpt3-real-motion"},
+}
+POPULATIONS = {"embedded": ("embedded", ""), "real, test": ("real", ""), "real, test_unseen": ("real", "_unseen")}
+STREAMS = "examples/benchmarks/streams.json"
+TWO_MODES = "examples/benchmarks/two_modes.json"
 SWITCHES = "examples/benchmarks/geometry_switches.json"
 DECODING = "examples/benchmarks/decoding.json"
 ROUTED = "examples/benchmarks/routed_branches.json"
@@ -77,7 +85,9 @@ def with_tables(text: str) -> str:
 def tables() -> str:
     """The tables of all results that are committed, as Markdown."""
     makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, EVALUATIONS["embedded, test"]: evaluation_table}
-    makers |= {MADE["embedded, test"]: generation_tables, SWITCHES: switches_table}
+    makers |= {MADE["embedded, test"]: generation_tables}
+    makers |= {f"{FAMILIES['MotionGPT3']['real']}/text_to_motion.json": families_table, STREAMS: streams_table}
+    makers |= {TWO_MODES: two_modes_table, SWITCHES: switches_table}
     makers |= {PROBES: probes_table, SYSTEMS: systems_table, LOSSES: losses_table, STEP: speed_table}
     return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
 
@@ -274,6 +284,129 @@ def generation_tables() -> str:
             f"Durations told within a tenth: {durations}.",
             "",
             *captions,
+        ]
+    )
+
+
+def families_table() -> str:
+    """Discrete and continuous motion on the same ruler."""
+    results = {}
+    for population, (data, suffix) in POPULATIONS.items():
+        for family, folders in FAMILIES.items():
+            results[f"{family}, {population}"] = {
+                task: load(f"{folders[data]}/{task}{suffix}.json") for task in ("text_to_motion", "motion_to_text")
+            }
+    names = list(results)
+    for one, other in zip(names[::2], names[1::2], strict=True):
+        for task, key in (("text_to_motion", "judge_sha256"), ("motion_to_text", "evaluator_sha256")):
+            protocols = [results[name][task]["protocol"] for name in (one, other)]
+            assert protocols[0][key] == protocols[1][key], (one, task, key)
+            assert protocols[0]["population"] == protocols[1]["population"], (one, task)
+    rows = [f"| | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+    for task, metrics in (
+        (
+            "text_to_motion",
+            (
+                ("judged_action", "motions made: action right, as the judge sees it ↑"),
+                ("judged_side", "side right ↑"),
+                ("judged_style", "style right ↑"),
+                ("motion_to_text_r_at_1", "R@1 ↑"),
+                ("motion_to_text_r_at_3", "R@3 ↑"),
+                ("mm_dist", "MM-Dist ↓"),
+                ("fid", "FID ↓"),
+                ("fid_over_floor", "FID of half of them over its floor ↓"),
+                ("diversity", "Diversity"),
+                ("multimodality", "MultiModality"),
+                ("jerk_m_per_s3", "jerk, m/s³"),
+                ("foot_skating_over_ground_truth", "foot skating over the real motions' ↓"),
+            ),
+        ),
+        (
+            "motion_to_text",
+            (
+                ("action", "captions: action right ↑"),
+                ("side", "side right ↑"),
+                ("style", "style right ↑"),
+                ("bleu_4", "BLEU-4 ↑"),
+                ("rouge_l", "ROUGE-L ↑"),
+                ("cider", "CIDEr ↑"),
+                ("joint_error_mm", "reconstruction: joint error, mm ↓"),
+                ("mpjpe_mm", "global MPJPE, mm ↓"),
+                ("reconstruction_fid", "FID ↓"),
+                ("reconstruction_jerk_m_per_s3", "jerk, m/s³"),
+            ),
+        ),
+    ):
+        for key, name in metrics:
+            cells = []
+            for result in results.values():
+                values = result[task]["metrics"]
+                truth = f"ground_truth_{key.removeprefix('reconstruction_')}"
+                told = f" ({score(values[truth])})" if truth in values else ""
+                cells.append(cell(values, key) + told if key in values else "")
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            "**Discrete and continuous motion, the same motions, evaluator and judge** (results in the folders of the",
+            f"recipes, [{FAMILIES['MotionGPT3']['embedded']}]({FAMILIES['MotionGPT3']['embedded']}) and",
+            f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3; at the length of "
+            "the data; in brackets the same of the real motions):",
+            "",
+            *rows,
+        ]
+    )
+
+
+def streams_table() -> str:
+    """A branch of its own for motion against one stream."""
+    result = load(STREAMS)
+    protocol, figures = result["protocol"], result["metrics"]
+    steps = [point["step"] for point in figures["dual_text_to_motion"]]
+    blocks = []
+    for stage, loss, key in (
+        ("text_to_motion", "denoising loss", "judged_action"),
+        ("alignment", "language modelling loss", "action"),
+    ):
+        rows = [
+            f"| {stage.replace('_', ' ')}: steps | {' | '.join(map(str, steps))} |",
+            f"|---|{'---|' * len(steps)}",
+        ]
+        for streams in ("dual", "single"):
+            points = figures[f"{streams}_{stage}"]
+            rows.append(f"| {loss}, {streams} | {' | '.join(score(point['loss']) for point in points)} |")
+        for streams in ("dual", "single"):
+            points = figures[f"{streams}_{stage}"]
+            cells = [f"{point['scores'][key]['mean']:.3f}" for point in points]
+            rows.append(f"| actions right, {streams} | {' | '.join(cells)} |")
+        blocks += ["", *rows]
+    return "\n".join(
+        [
+            "**Two streams against one** (embedded data, validation split, text "
+            f"{protocol['text']}, one seed; `{result['command']}`, [JSON]({STREAMS}),",
+            f"[plot]({STREAMS.replace('.json', '.png')})):",
+            *blocks,
+        ]
+    )
+
+
+def two_modes_table() -> str:
+    """A caption with two meanings."""
+    result = load(TWO_MODES)
+    figures, rows = result["metrics"], []
+    for action, caption in result["protocol"]["captions"].items():
+        cells = [
+            " / ".join(f"{figures[f'{action}_{made}_{side}']:.0%}" for side in ("left", "right", "other"))
+            for made in ("training", "denoising", "squared_error")
+        ]
+        rows.append(f"| {caption} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            "**A caption that means two things** (left / right / something else, as a judge sees "
+            f"{result['protocol']['samples']} motions of each caption; `{result['command']}`, [JSON]({TWO_MODES})):",
+            "",
+            "| caption | training motions | denoising head | optimum of the squared error |",
+            "|---|---|---|---|",
+            *rows,
         ]
     )
 

@@ -107,7 +107,7 @@ def main() -> None:
         command="python examples/benchmarks/two_modes.py --judge JUDGE",
         model={"recipe": "motiongpt3-tiny/text_to_motion.yaml", "judge": Path(arguments.judge).name},
         data={"name": "embedded synthetic motions of one action and side", "motions": len(dataset)},
-        protocol={"samples": arguments.samples, "captions": list(CAPTIONS.values()), "seed": 0},
+        protocol={"samples": arguments.samples, "captions": CAPTIONS, "seed": 0},
         metrics=metrics,
     )
     print(json.dumps(metrics, indent=1))

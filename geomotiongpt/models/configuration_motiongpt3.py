@@ -22,6 +22,9 @@ class MotionGPT3Config(MotionLanguageConfig):
         text_config: of the base language model; GPT-2 by default.
         motion_vae_config: of the motion VAE inside.
         streams: "dual", the paper's two branches, or "single", its baseline: motion goes through the text weights.
+        num_latent_components: principal components of the training motions' latents that language model and head
+            see. None, as in the paper: all entries. Where a latent has more entries than the motions have freedom, a
+            head narrower than the latent cannot tell its noise, and learns nothing but the spread of the entries.
         num_motion_slots: positions that a motion takes.
         denoising_process: "diffusion" or "rectified_flow", see `DenoisingHead`.
         denoising_hidden_size: width of the denoising head.
@@ -40,7 +43,7 @@ class MotionGPT3Config(MotionLanguageConfig):
         trained_stage: the last stage of training that it went through, one of `STAGES`. None: none, or unknown.
 
     Raises:
-        ValueError: for streams or a stage that do not exist.
+        ValueError: for streams or a stage that do not exist, or more components than a latent has entries.
     """
 
     model_type = "motiongpt3"
@@ -49,6 +52,7 @@ class MotionGPT3Config(MotionLanguageConfig):
     text_config: dict | PreTrainedConfig | None = None
     motion_vae_config: dict | PreTrainedConfig | None = None
     streams: str = "dual"
+    num_latent_components: int | None = None
     num_motion_slots: int = 4
     denoising_process: str = "diffusion"
     denoising_hidden_size: int = 1024
@@ -73,6 +77,12 @@ class MotionGPT3Config(MotionLanguageConfig):
         if self.motion_vae_config is None or isinstance(self.motion_vae_config, dict):
             self.motion_vae_config = MotionVAEConfig(**(self.motion_vae_config or {}))
         super().__post_init__(**kwargs)
+        entries = self.vae.num_latent_tokens * self.vae.latent_dim
+        if self.num_latent_components is not None and not 1 <= self.num_latent_components <= entries:
+            raise ValueError(
+                f"num_latent_components is {self.num_latent_components}; a latent of this motion VAE has {entries} "
+                "entries, so use 1 to that many, or None for all."
+            )
         for name, known in (("streams", STREAMS), ("trained_stage", (*STAGES, None))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(str, known))}.")

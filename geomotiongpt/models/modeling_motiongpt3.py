@@ -78,16 +78,18 @@ class MotionGPT3ForCausalLM(
     _supports_sdpa = True
     _supports_flash_attn = True
     # Rounded, it would give other latents than those that were trained on
-    _keep_in_fp32_modules_strict = ["motion_vae", "latent_shift", "latent_scale"]
+    _keep_in_fp32_modules_strict = ["motion_vae", "latent_shift", "latent_scale", "latent_basis"]
 
     config: MotionGPT3Config
     latent_shift: Tensor
     latent_scale: Tensor
+    latent_basis: Tensor | None
 
     def __init__(self, config: MotionGPT3Config):
         super().__init__(config)
         width, vae = config.hidden_size, config.vae
-        latent_size = vae.num_latent_tokens * vae.latent_dim
+        num_entries = vae.num_latent_tokens * vae.latent_dim
+        latent_size = config.num_latent_components or num_entries
         check_base_config(config.text_config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.motion_branch_norm = None
@@ -108,9 +110,11 @@ class MotionGPT3ForCausalLM(
             condition_dropout=config.condition_dropout,
         )
         self.length_head = nn.Linear(width, 1)
-        # What head and language model see of a latent: (latent - shift) * scale, of each entry
-        self.register_buffer("latent_shift", torch.zeros(latent_size))
+        # What head and language model see of a latent: basis (latent - shift), or without a basis all entries, * scale
+        self.register_buffer("latent_shift", torch.zeros(num_entries))
         self.register_buffer("latent_scale", torch.ones(latent_size))
+        basis = torch.eye(latent_size, num_entries) if config.num_latent_components else None
+        self.register_buffer("latent_basis", basis)
         self.motion_vae = MotionVAE(vae)
         self.post_init()
         self.motion_vae.requires_grad_(False)
@@ -127,6 +131,8 @@ class MotionGPT3ForCausalLM(
         elif module is self:
             init.zeros_(self.latent_shift)
             init.ones_(self.latent_scale)
+            if self.latent_basis is not None:
+                init.copy_(self.latent_basis, torch.eye(*self.latent_basis.shape))
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
@@ -203,25 +209,43 @@ class MotionGPT3ForCausalLM(
         return self
 
     def set_latent_statistics(self, latents: Tensor) -> None:
-        """Standardises what language model and head see of the latents.
+        """Standardises what language model and head see of the latents: all entries, or the principal components.
 
         Args:
             latents: (motions, num_latent_tokens, latent_dim) of the training motions.
+
+        Raises:
+            ValueError: for fewer than two motions, or no more than there are principal components.
         """
         rows = latents.flatten(1).to(self.latent_shift)
-        if len(rows) < 2:
-            raise ValueError(f"{len(rows)} latents have no spread: give those of many motions.")
+        fewest = 2 if self.latent_basis is None else len(self.latent_basis) + 1
+        if len(rows) < fewest:
+            raise ValueError(
+                f"{len(rows)} latents do not show how {fewest - 1} values of them spread: give those of {fewest} "
+                "motions or more."
+            )
         self.latent_shift.copy_(rows.mean(0))
-        self.latent_scale.copy_(1 / rows.std(0).clamp(min=1e-6))
+        if self.latent_basis is not None:
+            directions = torch.linalg.eigh(rows.double().T.cov()).eigenvectors.flip(1)  # widest spread first
+            self.latent_basis.copy_(directions.T[: len(self.latent_basis)])
+        self.latent_scale.fill_(1.0)
+        self.latent_scale.copy_(1 / self.standardise(latents.to(rows)).std(0).clamp(min=1e-6))
 
     def standardise(self, latents: Tensor) -> Tensor:
         """(..., num_latent_tokens, latent_dim) of the VAE -> (..., latent_size) as language model and head see it."""
-        return (latents.flatten(-2) - self.latent_shift) * self.latent_scale
+        centred = latents.flatten(-2) - self.latent_shift
+        if self.latent_basis is not None:
+            with torch.autocast(centred.device.type, enabled=False):
+                centred = centred @ self.latent_basis.T
+        return centred * self.latent_scale
 
     def restore(self, latents: Tensor) -> Tensor:
-        """The inverse of `standardise`."""
-        tokens = self.config.vae.num_latent_tokens
-        return (latents / self.latent_scale + self.latent_shift).unflatten(-1, (tokens, -1))
+        """The inverse of `standardise`; what is outside the principal components is that of the mean."""
+        centred = latents / self.latent_scale
+        if self.latent_basis is not None:
+            with torch.autocast(centred.device.type, enabled=False):
+                centred = centred @ self.latent_basis
+        return (centred + self.latent_shift).unflatten(-1, (self.config.vae.num_latent_tokens, -1))
 
     def encode_motion(self, motion_values: Tensor, motion_mask: Tensor | None = None) -> Tensor:
         """Latents of the motions of a batch, one a row: means, without noise.

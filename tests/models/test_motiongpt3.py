@@ -335,8 +335,39 @@ def test_latents_are_standardised_and_restored(model):
     assert_near(rows.std(0), torch.ones(16), 1e-4)
     assert_near(model.restore(rows), latents, 1e-4)
     assert model.latent_shift.dtype == torch.float32 and "latent_shift" in model.state_dict()
-    with pytest.raises(ValueError, match="1 latents have no spread: give those of many motions"):
+    with pytest.raises(ValueError, match="1 latents do not show how 1 values of them spread: give those of 2 motions"):
         model.set_latent_statistics(latents[:1])
+
+
+def test_principal_components_of_the_latents(make_motiongpt3, tmp_path):
+    """Latents that vary in 3 directions are 3 numbers of spread 1, widest first, and come back from them."""
+    model = make_motiongpt3(num_latent_components=3)
+    spreads, directions = torch.tensor([4.0, 2.0, 0.5]), torch.linalg.qr(torch.randn(16, 3)).Q
+    latents = (spreads * torch.randn(500, 3) @ directions.T + torch.arange(16.0)).unsqueeze(1)
+    model.set_latent_statistics(latents)
+    rows = model.standardise(latents)
+    assert rows.shape == (500, 3) and model.motion_input.in_features == model.denoising_head.latent_size == 3
+    assert_near(rows.T.cov(), torch.eye(3), 1e-3)
+    assert_near(model.restore(rows), latents, 1e-4)
+    assert_near((model.latent_basis @ directions).abs(), torch.eye(3), 0.1)
+    assert (1 / model.latent_scale).diff().lt(0).all()
+    outside = latents + torch.linalg.qr(directions, mode="complete").Q[:, 3]
+    assert_near(model.standardise(outside), rows, 1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_near(model.standardise(latents), rows)
+        assert_near(model.restore(rows), latents, 1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = MotionGPT3ForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.latent_basis.dtype == torch.float32
+    assert_near(loaded.standardise(latents), rows)
+    with pytest.raises(ValueError, match="3 latents do not show how 3 values of them spread: give those of 4 motions"):
+        model.set_latent_statistics(latents[:3])
+
+
+@pytest.mark.parametrize("number", [0, 17])
+def test_components_are_no_more_than_a_latent_has(number):
+    with pytest.raises(ValueError, match=f"num_latent_components is {number}; .* has 16 entries"):
+        MotionGPT3Config(motion_vae_config={"latent_dim": 16}, num_latent_components=number)
 
 
 def test_lengths_belong_to_targets_and_nothing_is_swallowed(model, batch):
