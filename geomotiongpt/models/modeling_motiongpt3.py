@@ -208,16 +208,17 @@ class MotionGPT3ForCausalLM(
         self.motion_vae.eval()
         return self
 
-    def set_latent_statistics(self, latents: Tensor) -> None:
+    def set_latent_statistics(self, means: Tensor, stds: Tensor | None = None) -> None:
         """Standardises what language model and head see of the latents: all entries, or the principal components.
 
         Args:
-            latents: (motions, num_latent_tokens, latent_dim) of the training motions.
+            means: (motions, num_latent_tokens, latent_dim), the latents of the training motions.
+            stds: the same shape, of the noise in them, which spreads what training draws; without it none.
 
         Raises:
             ValueError: for fewer than two motions, or no more than there are principal components.
         """
-        rows = latents.flatten(1).to(self.latent_shift)
+        rows = means.flatten(1).to(self.latent_shift)
         fewest = 2 if self.latent_basis is None else len(self.latent_basis) + 1
         if len(rows) < fewest:
             raise ValueError(
@@ -229,7 +230,11 @@ class MotionGPT3ForCausalLM(
             directions = torch.linalg.eigh(rows.double().T.cov()).eigenvectors.flip(1)  # widest spread first
             self.latent_basis.copy_(directions.T[: len(self.latent_basis)])
         self.latent_scale.fill_(1.0)
-        self.latent_scale.copy_(1 / self.standardise(latents.to(rows)).std(0).clamp(min=1e-6))
+        variances = self.standardise(means.to(rows)).var(0)
+        if stds is not None:
+            noise = stds.flatten(1).to(rows).square().mean(0)
+            variances += noise if self.latent_basis is None else self.latent_basis.square() @ noise
+        self.latent_scale.copy_(variances.clamp(min=1e-12).rsqrt())
 
     def standardise(self, latents: Tensor) -> Tensor:
         """(..., num_latent_tokens, latent_dim) of the VAE -> (..., latent_size) as language model and head see it."""

@@ -136,7 +136,9 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
     train_motions = _encode(model, extractor, train_set, args, args.latent_offsets)
     eval_motions = _encode(model, extractor, eval_set, args, 1)
     if model_args.trained_model is None:
-        model.set_latent_statistics(torch.from_numpy(np.stack([motion.whole[0].mean for motion in train_motions])))
+        wholes = [motion.whole[0] for motion in train_motions]
+        means, stds = (np.stack(values) for values in zip(*((each.mean, each.std) for each in wholes), strict=True))
+        model.set_latent_statistics(torch.from_numpy(means), torch.from_numpy(stds))
     predicts_lengths = model_args.weights.get("length_weight", model.config.length_weight) > 0
     model.config.update(
         {

@@ -351,6 +351,10 @@ def test_principal_components_of_the_latents(make_motiongpt3, tmp_path):
     assert_near(model.restore(rows), latents, 1e-4)
     assert_near((model.latent_basis @ directions).abs(), torch.eye(3), 0.1)
     assert (1 / model.latent_scale).diff().lt(0).all()
+    model.set_latent_statistics(latents, torch.full_like(latents, 0.5))
+    drawn = model.standardise(latents + 0.5 * torch.randn_like(latents))
+    assert_near(drawn.std(0), torch.ones(3), 0.1)
+    model.set_latent_statistics(latents)
     outside = latents + torch.linalg.qr(directions, mode="complete").Q[:, 3]
     assert_near(model.standardise(outside), rows, 1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
