@@ -90,8 +90,8 @@ def convert_motiongpt3(
     Sizes are read off the shapes. The text branch keeps the rows of its own vocabulary; start and end of a motion, the
     two rows behind them, become `<motion>` and `</motion>`. Of the motion table the holders become `<motion_in>` and
     `<motion_out>`. `<pad>` takes the row of the end of text, with which the published code pads; a row of zeros
-    would score 0, far more than the words of GPT-2 do. Latents are scaled by 0.8457 and motions at most 196 frames
-    long, both as in HumanML3D.
+    would score 0, far more than the words of GPT-2 do. Latents are scaled by 0.8457 and motions were at most 196
+    frames long, both as in HumanML3D.
 
     Not taken over: the motion head (`post_processors.1`), which no published loss trains; the other rows of the motion
     table (masked motion, padding, two without a use); rows of the position table of the condition that are never
@@ -283,6 +283,7 @@ def read_config(
         denoising_num_heads=num_condition_heads,
         max_motion_frames=_MAX_FRAMES,
         has_length_predictor=False,
+        trained_stage="joint",
     )
 
 

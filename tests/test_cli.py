@@ -142,7 +142,7 @@ def bad_motion(kind: str, folder: Path) -> Path:
         ("words", "takes features (frames, 263) or joints (frames, 22, 3)"),
         ("nan", "NaN or infinite value, first in frame 7"),
         ("wrong_width", "takes features (frames, 263) or joints (frames, 22, 3)"),
-        ("one_frame", "has 1 frames; one motion code takes 8"),
+        ("one_frame", "has 1 frames; the model takes 8"),
         ("ten_thousand_frames", "the language model 128"),
     ],
 )

@@ -454,7 +454,7 @@ def test_the_published_size_fits_completely(real_data):
     assert (text.n_layer, text.n_head, text.n_positions, text.vocab_size) == (12, 12, 1024, 50257)
     assert (config.text_config.eos_token_id, config.motion_start_token_id) == (50256, 50258)
     default, sizes = type(config)(), config.to_dict()
-    facts_of_the_conversion = {"max_motion_frames", "has_length_predictor", "text_config"}
+    facts_of_the_conversion = {"max_motion_frames", "has_length_predictor", "text_config", "trained_stage"}
     for name, value in default.to_dict().items():
         assert name in facts_of_the_conversion or sizes[name] == value, name
     parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}

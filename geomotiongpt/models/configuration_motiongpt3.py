@@ -38,12 +38,14 @@ class MotionGPT3Config(MotionLanguageConfig):
         language_modeling_weight: of the cross entropy over the answers' text.
         denoising_weight: of the denoising loss.
         length_weight: of the length predictor's loss, the squared error of the logarithm.
-        max_motion_frames: longest motion that the language model was trained on. None: as long as the VAE's.
+        max_motion_frames: longest motion that the language model was trained on; it makes longer ones, as long as the
+            VAE's, with a warning. None: as long as those.
         trained_tasks: names of the tasks that it was trained on. None: unknown.
         trained_stage: the last stage of training that it went through, one of `STAGES`. None: none, or unknown.
 
     Raises:
-        ValueError: for streams or a stage that do not exist, or more components than a latent has entries.
+        ValueError: for streams or a stage that do not exist, more components than a latent has entries, no slots, or
+            heads that do not divide the width.
     """
 
     model_type = "motiongpt3"
@@ -73,10 +75,24 @@ class MotionGPT3Config(MotionLanguageConfig):
     def __post_init__(self, **kwargs):
         if self.text_config is None or isinstance(self.text_config, dict):
             values = dict(self.text_config or {})
-            self.text_config = CONFIG_MAPPING[values.pop("model_type", "gpt2")](**values)
+            kind = values.pop("model_type", "gpt2")
+            if kind not in CONFIG_MAPPING:
+                raise ValueError(f"text_config is of a {kind!r} model, which transformers does not know.")
+            self.text_config = CONFIG_MAPPING[kind](**values)
+        base = cast(PreTrainedConfig, self.text_config)
+        if (getattr(base, "pad_token_id", None) or 0) >= base.vocab_size:
+            # A `Trainer` writes the processor's padding, which has its row elsewhere, into the base's configuration
+            base.pad_token_id = None
         if self.motion_vae_config is None or isinstance(self.motion_vae_config, dict):
             self.motion_vae_config = MotionVAEConfig(**(self.motion_vae_config or {}))
         super().__post_init__(**kwargs)
+        if self.num_motion_slots < 1:
+            raise ValueError(f"num_motion_slots is {self.num_motion_slots}; a motion takes 1 or more.")
+        if self.hidden_size % self.denoising_num_heads and self.num_motion_slots > 1:
+            raise ValueError(
+                f"denoising_num_heads is {self.denoising_num_heads}, which does not divide the width of the language "
+                f"model, {self.hidden_size}."
+            )
         entries = self.vae.num_latent_tokens * self.vae.latent_dim
         if self.num_latent_components is not None and not 1 <= self.num_latent_components <= entries:
             raise ValueError(
@@ -149,5 +165,5 @@ class MotionGPT3Config(MotionLanguageConfig):
 
     @property
     def max_frames(self) -> int:
-        """Frames of the longest motion that it takes or makes."""
+        """Frames of the longest motion that it was trained on."""
         return min(self.vae.max_frames, self.max_motion_frames or self.vae.max_frames)

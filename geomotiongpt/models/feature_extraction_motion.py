@@ -103,7 +103,7 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
             )
         if len(array) - is_joints < self.downsampling_factor:
             raise ValueError(
-                f"{name} has {len(array)} frames; one motion code takes {self.downsampling_factor} frames"
+                f"{name} has {len(array)} frames; the model takes {self.downsampling_factor} or more"
                 + (" (one more as joints)." if is_joints else ".")
             )
         if is_joints:

@@ -8,13 +8,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .denoising_heads import DenoisingHead
 from .modeling_motion_vae import MotionVAE
 from .motion_mask import find_gap
 from .processing_motiongpt3 import MotionGPT3Processor
 from .task_prompts import LATENT_TASKS, LatentTaskExample, get_task
+
+logger = logging.get_logger(__name__)
 
 # What callers may say of sampling tokens, because it says nothing: motion has no tokens here.
 _NEUTRAL = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "num_beams": 1}
@@ -129,7 +131,7 @@ class LatentMotionGenerationMixin:
             raise ValueError(f"the model was trained on {', '.join(trained)}, not on {task}.")
         if streamer is not None:
             raise ValueError("a motion is one latent here and comes in one piece: there is nothing to stream.")
-        if num_samples < 1:
+        if not isinstance(num_samples, Integral) or num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; make at least 1.")
         for name, value in options.items():
             if name not in _NEUTRAL or value not in (None, _NEUTRAL[name]):
@@ -139,12 +141,15 @@ class LatentMotionGenerationMixin:
                 )
 
     def _check_lengths(self, requests: Sequence[_Request]) -> None:
-        most = self.config.max_frames
+        most, trained = self.config.vae.max_frames, self.config.max_frames
         for row, request in enumerate(requests):
             if not 1 <= cast(int, request.num_missing) <= most:
                 raise ValueError(
                     f"motion {row}: {request.num_missing} frames are to be made; this model makes 1 to {most}."
                 )
+        longest = max(cast(int, request.num_missing) for request in requests)
+        if longest > trained:
+            logger.warning_once(f"{longest} frames are to be made; motions in training had {trained} at most.")
 
     def _predict_lengths(self, processor: MotionGPT3Processor, task: str, requests: list[_Request]) -> None:
         """Asks the length predictor, under the prompt that states no length."""
@@ -201,7 +206,11 @@ def _read_requests(text, motion_values, motion_mask, task: str, num_frames) -> l
         frames = num_frames if lengths is None else lengths[row]
         start = None
         if motion_values is not None:
-            start = motion_values[row] if motion_mask is None else motion_values[row][motion_mask[row].bool()]
+            start = motion_values[row]
+            if motion_mask is not None:
+                start = start[: int(motion_mask[row].sum())]
+                if not motion_mask[row, : len(start)].all():
+                    raise ValueError(f"row {row} of motion_mask has a hole: the frames that are given come first.")
             if not len(start):
                 raise ValueError(f"row {row}: nothing is given; give one frame or more to go on with.")
         given = 0 if start is None else len(start)

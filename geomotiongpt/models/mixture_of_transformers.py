@@ -323,6 +323,8 @@ class MixtureOfTransformersMixin:
                 use_cache=use_cache,
             )
         config = self.base.config
+        if use_cache is None:
+            use_cache = config.use_cache and not cast(nn.Module, self).training
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=config)
         if position_ids is None:

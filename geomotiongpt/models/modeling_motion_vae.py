@@ -64,7 +64,7 @@ class MotionVAEOutput(ModelOutput):
         position_loss: the same of the joint positions among them.
         root_loss: the same of the root's features among them.
         kl_loss: divergence from the standard normal distribution, mean over the entries of the latents, in nats.
-        motion_values: (batch, frames, num_features) reconstruction.
+        motion_values: (batch, frames, num_features) reconstruction, cut to the longest motion.
         motion_mask: (batch, frames) bool.
         latents: (batch, num_latent_tokens, latent_dim): what was decoded.
     """

@@ -7,6 +7,7 @@ the latent.
 """
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ class MotionGPT3ForCausalLM(
             **options: of `MotionGPT3Config`.
 
         Raises:
-            ValueError: for a base with other layers or without a head, or another kind of model as motion VAE.
+            ValueError: for a base with other layers or without a head, another kind of model as motion VAE, or an
+                option that does not exist.
         """
         if not isinstance(language_model, PreTrainedModel):
             language_model = AutoModelForCausalLM.from_pretrained(language_model)
@@ -171,6 +173,9 @@ class MotionGPT3ForCausalLM(
         if kind != MotionVAEConfig.model_type:
             raise ValueError(f"the motion VAE is a {kind!r}: give a {MotionVAEConfig.model_type!r}.")
         check_base_model(language_model)
+        unknown = options.keys() - {field.name for field in dataclasses.fields(cls.config_class)}
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))}: no such option of {cls.config_class.__name__}.")
         if start_from_text and options.get("streams") == "single":
             raise ValueError("start_from_text: a single stream has no motion branch to start; leave it out.")
         config = cls.config_class(
@@ -332,7 +337,8 @@ class MotionGPT3ForCausalLM(
             ValueError: for slots without motions, motions given twice, another number of targets than of motions, or
                 an argument that has no effect here.
         """
-        idle = [name for name, value in kwargs.items() if value and name not in _WITHOUT_EFFECT]
+        idle = [name for name, value in kwargs.items() if value is not None and value is not False]
+        idle = [name for name in idle if name not in _WITHOUT_EFFECT]
         if idle:
             raise ValueError(f"{', '.join(idle)}: no effect on MotionGPT3; leave it out.")
         if target_num_frames is not None and target_latents is None:
@@ -444,8 +450,8 @@ class MotionGPT3ForCausalLM(
             **kwargs: as in `GenerationMixin.generate`.
 
         Raises:
-            ValueError: if prompt and `max_new_tokens` are more than the model has positions, or the model has only
-                been trained to make motions.
+            ValueError: if prompt and `max_new_tokens` are more than the model has positions, the model has only been
+                trained to make motions, a motion is given to a prompt that shows none, or generation is assisted.
         """
         config = self.config
         input_ids = kwargs.pop("input_ids", inputs)
@@ -456,9 +462,14 @@ class MotionGPT3ForCausalLM(
                 "the model has only been through the first stage of training, text to motion: captions and other "
                 "texts come with the second (`stage: alignment` in its recipe)."
             )
-        defaults = kwargs.get("generation_config") or self.generation_config
-        new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
-        length = kwargs.get("max_length") or input_ids.shape[1] + (new_tokens or 0)
+        settings = copy.deepcopy(kwargs.pop("generation_config", None) or self.generation_config)
+        if kwargs.get("max_length") is not None and "max_new_tokens" not in kwargs:
+            settings.max_new_tokens = None
+        kwargs = settings.update(**kwargs)
+        if settings.prompt_lookup_num_tokens is not None or kwargs.get("assistant_model") is not None:
+            raise ValueError("assisted generation is not possible here: it reads prompts without their motions.")
+        new_tokens = settings.max_new_tokens
+        length = (settings.max_length or 0) if new_tokens is None else input_ids.shape[1] + new_tokens
         if length > config.max_position_embeddings:
             raise ValueError(
                 f"a prompt of {input_ids.shape[1]} tokens and its answer take up to {length} of the "
@@ -466,13 +477,16 @@ class MotionGPT3ForCausalLM(
             )
         if motion_values is not None:
             latents = self.encode_motion(motion_values, motion_mask)
-        penalty = kwargs.pop("repetition_penalty", None) or defaults.repetition_penalty
+        if latents is not None and not bool((input_ids == config.motion_in_token_id).any()):
+            raise ValueError("a motion is given, but the prompt shows none: make both with the same processor call.")
+        penalty = settings.repetition_penalty
         if penalty is not None and penalty != 1:
             only_new = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=input_ids.shape[1])
             kwargs["logits_processor"] = [only_new, *(kwargs.get("logits_processor") or [])]
+            settings.repetition_penalty = 1.0
         markers = list(range(config.text_vocab_size, config.vocab_size))
-        kwargs["suppress_tokens"] = [*markers, *(kwargs.get("suppress_tokens") or [])]
-        return super().generate(input_ids, latents=latents, repetition_penalty=1.0, **kwargs)
+        settings.suppress_tokens = [*markers, *(settings.suppress_tokens or [])]
+        return super().generate(input_ids, generation_config=settings, latents=latents, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
         """As in `GenerationMixin`; the motions of the prompt are needed once, with the prompt."""

@@ -18,7 +18,7 @@ def find_gap(row: int, mask: Tensor) -> tuple[int, int, int]:
         ValueError: unless there are given frames, a gap and given frames.
     """
     changes = torch.diff(mask.int()).nonzero().flatten().tolist()
-    if not mask[0] or len(changes) not in (2, 3):
+    if not len(mask) or not mask[0] or len(changes) not in (2, 3):
         raise ValueError(f"row {row} of motion_mask must have given frames, a gap and given frames.")
     first, second, stop = (change + 1 for change in [*changes, len(mask) - 1][:3])
     return first, second, stop

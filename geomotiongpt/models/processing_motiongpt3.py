@@ -121,6 +121,9 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         if task == "motion-in-between":
             raise ValueError("motion-in-between: give the parts to `model.generate_motion(..., task=...)`.")
         texts = [text] if isinstance(text, str) else None if text is None else list(text)
+        wrong = [row for row in texts or [] if not isinstance(row, str)]
+        if wrong or texts == []:
+            raise ValueError(f"text is {wrong[0] if wrong else texts!r}; give a caption or a list of captions.")
         inputs = {}
         if motion is not None:
             inputs = dict(self.feature_extractor(motion, names=names, return_tensors="np"))

@@ -200,7 +200,16 @@ class MotionGPT3TrainingArguments(_RunArguments):
         unknown = [part for part in self.frozen if part not in FREEZABLE]
         if unknown:
             raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
+        if self.text_learning_rate is not None and "text" in self.frozen:
+            raise ValueError("text_learning_rate has no effect on a text branch that is frozen: take one of them out.")
+        for name, fewest in (("prompt_wordings", 1), ("latent_offsets", 1), ("splits_per_motion", 1)):
+            value = getattr(self, name)
+            if value is not None and value < fewest:
+                raise ValueError(f"{name} is {value}; it must be {fewest} or more.")
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            # A batch without motion to make leaves the heads out, one without text to write something else
+            self.ddp_find_unused_parameters = True
 
 
 @dataclass

@@ -36,7 +36,7 @@ from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionData
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .motion_tokenizer import load_split
 from .motiongpt3 import train_motiongpt3
-from .recipes import build_section, load_recipe
+from .recipes import build_section, load_recipe, set_generation
 from .text_model import TEXT_MODEL, train_text_model
 from .text_tokenizer import train_text_tokenizer
 from .trainer import CodebookTrainer, save_whole
@@ -166,11 +166,8 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
             numbers,
         )
         processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
-    model.generation_config.update(
-        **{"max_new_tokens": 40, "do_sample": False, **sections["generation"]},
-        eos_token_id=processor.tokenizer.eos_token_id,
-        pad_token_id=model.config.pad_token_id,
-    )
+    ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": model.config.pad_token_id}
+    set_generation(model, {"max_new_tokens": 40, "do_sample": False, **sections["generation"], **ends})
     trainer = _make_trainer(model, processor, args, lora, (train_set, eval_set))
     trainer.train(resume_from_checkpoint=resume)
 

@@ -33,7 +33,10 @@ _CITE_3 = """\
   journal = {arXiv preprint arXiv:2506.24086},
   year    = {2025}
 }"""
-_GENERATION = """
+_CAPTIONING = """\
+describe = pipeline("motion-to-text", model="<this repository>", trust_remote_code=True)
+describe("motion.npy")  # features (frames, 263) or joints (frames, 22, 3); a list gives a list"""
+_GENERATION = """\
 make = pipeline("text-to-motion", model="<this repository>", trust_remote_code=True)
 make("a person walks forward.", duration=4)  # features, joints and the number of frames"""
 
@@ -138,7 +141,7 @@ def write_model_card(
         base_model=base_model or _unnamed_base(model),
         architecture=type(model).__name__,
         tasks=", ".join(tasks),
-        generation=_GENERATION if "text-to-motion" in tasks else "",
+        usage="\n".join({"motion-to-text": _CAPTIONING, "text-to-motion": _GENERATION}[task] for task in directions),
         **_family(model),
         embedding_dim=config.hidden_size,
         num_layers=config.num_hidden_layers,

@@ -165,7 +165,7 @@ def make_feature_extractor(data: MotionDataArguments, downsampling_factor: int) 
 
 
 def load_split(data: MotionDataArguments, split: str, min_frames: int):
-    """One split of a recipe's data; clips too short for one code are left out and named in the log.
+    """One split of a recipe's data; clips of less than `min_frames` frames are left out and named in the log.
 
     Evaluation splits never hold mirrored clips.
     """
@@ -179,5 +179,6 @@ def load_split(data: MotionDataArguments, split: str, min_frames: int):
     )
     dataset, short = drop_short_motions(dataset, min_frames)
     if short:
-        logger.warning("%s: left out %d motions shorter than one code: %s", split, len(short), ", ".join(short[:5]))
+        names = ", ".join(short[:5])
+        logger.warning("%s: left out %d motions of less than %d frames: %s", split, len(short), min_frames, names)
     return dataset

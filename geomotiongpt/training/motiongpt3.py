@@ -25,7 +25,7 @@ from .arguments import MotionDataArguments, MotionGPT3TrainingArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback
 from .model_card import write_training_card
 from .motion_tokenizer import load_split
-from .recipes import build_section
+from .recipes import build_section, set_generation
 from .trainer import MotionTrainer, save_whole, set_learning_rate
 
 logger = logging.getLogger(__name__)
@@ -150,11 +150,8 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
         }
     )
     _freeze(model, args.frozen)
-    model.generation_config.update(
-        **{"max_new_tokens": 40, "do_sample": False, **sections["generation"]},
-        eos_token_id=processor.tokenizer.eos_token_id,
-        pad_token_id=model.config.padding_token_id,
-    )
+    ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": model.config.padding_token_id}
+    set_generation(model, {"max_new_tokens": 40, "do_sample": False, **sections["generation"], **ends})
     trainer = _make_trainer(model, processor, args, (train_set, train_motions), (eval_set, eval_motions))
     trainer.train(resume_from_checkpoint=resume)
 
@@ -177,11 +174,12 @@ def _load_model(
         return _new_model(model_args)
     check_model_folder(model_args.trained_model)
     model = MotionGPT3ForCausalLM.from_pretrained(model_args.trained_model)
-    met, wanted = model.config.trained_stage, _COMES_AFTER.get(args.stage, (args.stage,))
+    met, wanted = model.config.trained_stage, _COMES_AFTER.get(args.stage, (args.stage, None))
     if met not in wanted:
+        names = " or ".join("no stage yet" if stage is None else repr(stage) for stage in wanted)
         raise ValueError(
-            f"{model_args.trained_model} has been through stage {met!r}; stage {args.stage!r} goes on from "
-            f"{' or '.join(map(repr, wanted))}."
+            f"{model_args.trained_model} has been through {'no stage' if met is None else f'stage {met!r}'}; stage "
+            f"{args.stage!r} goes on from {names}."
         )
     return model, MotionGPT3Processor.from_pretrained(model_args.trained_model)
 
@@ -190,14 +188,14 @@ def _new_model(model_args: MotionGPT3ModelArguments) -> tuple[MotionGPT3ForCausa
     assert model_args.motion_vae is not None and model_args.language_model is not None
     for name in (model_args.motion_vae, model_args.language_model):
         check_model_folder(name)
-    text_tokenizer = AutoTokenizer.from_pretrained(model_args.language_model)
-    extractor = MotionFeatureExtractor.from_pretrained(model_args.motion_vae)
     model = MotionGPT3ForCausalLM.from_components(
         model_args.language_model,
         AutoModel.from_pretrained(model_args.motion_vae),
         start_from_text=model_args.start_from_text,
         **model_args.config,
     )
+    text_tokenizer = AutoTokenizer.from_pretrained(model_args.language_model)
+    extractor = MotionFeatureExtractor.from_pretrained(model_args.motion_vae)
     return model, MotionGPT3Processor.from_components(extractor, text_tokenizer, model.config)
 
 
@@ -211,6 +209,8 @@ def _freeze(model: MotionGPT3ForCausalLM, parts: Sequence[str]) -> None:
         for parameter in model.text_parameters().values():
             parameter.requires_grad_(False)
     if "motion_branch" in parts:
+        if model.config.streams == "single":
+            raise ValueError("frozen has 'motion_branch', which a single stream does not have: take it out.")
         for name, parameter in model.named_parameters():
             if MOTION_BRANCH in name:
                 parameter.requires_grad_(False)

@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+from transformers import GenerationConfig
 
 Section = TypeVar("Section")
 
@@ -84,6 +85,19 @@ def build_section(cls: type[Section], values: dict[str, Any], name: str) -> Sect
         return cls(**values)
     except (TypeError, StrictDataclassError) as error:
         raise ValueError(f"section {name!r}: {error}") from error
+
+
+def set_generation(model: Any, values: Mapping[str, Any]) -> None:
+    """Sets options of a model's generation configuration.
+
+    Raises:
+        ValueError: for an option that it does not have (with the nearest one).
+    """
+    known = list(GenerationConfig().to_dict())
+    for name in values:
+        if name not in known:
+            raise ValueError(f"section 'generation' has no option {name!r}{_suggestion(name, known)}.")
+    model.generation_config.update(**values)
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
@@ -31,6 +32,7 @@ from .recipes import build_section
 from .text_tokenizer import train_text_tokenizer
 from .trainer import MotionTrainer, save_whole
 
+_AROUND = 32  # tokens that a caption leaves for the words of a prompt
 TEXT_MODEL = "text"  # the model_type of a recipe
 
 
@@ -155,6 +157,7 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
         )
         for dataset, counted, seed in zip(sets, lengths, (args.seed, None), strict=True)
     ]
+    _check_captions(sets, tokenizer, model.config.max_position_embeddings)
     trainer = MotionTrainer(
         model=model,
         args=args,
@@ -167,3 +170,16 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer.finish(lambda trained, folder: save_whole(folder, trained, tokenizer))
+
+
+def _check_captions(sets: Sequence[HFDataset], tokenizer: PreTrainedTokenizerBase, limit: int) -> None:
+    """Before a step is taken; what stands around a caption takes tokens too, of which there are few."""
+    for dataset in sets:
+        for name, captions in zip(dataset["motion_id"], dataset["captions"], strict=True):
+            longest = max(map(len, tokenizer(list(captions))["input_ids"]))
+            if longest + _AROUND > limit:
+                raise ValueError(
+                    f"a caption of {name} takes {longest} tokens, which leaves less than {_AROUND} of the {limit} "
+                    "positions of the model for its prompt: shorten it, or give the model more positions "
+                    "(`language_model_config: {n_positions: ...}`)."
+                )

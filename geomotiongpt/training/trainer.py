@@ -128,7 +128,7 @@ class MotionTrainer(ResumableTrainer):
                 # A part is normalised like the loss it is a part of: `num_items_in_batch` makes sums of means.
                 summed = name == "language_modeling_loss" and model.training and num_items_in_batch is not None
                 scale = self.current_gradient_accumulation_steps * self.args.world_size if summed else 1
-                self._part_sums[prefix + name] += value.detach() * scale
+                self._part_sums[prefix + name] += value.detach().float() * scale
                 self._part_counts[prefix + name] += 1
         return (loss, outputs) if return_outputs else loss
 
@@ -136,10 +136,15 @@ class MotionTrainer(ResumableTrainer):
         """Adds the parts to what is logged."""
         is_evaluation = any(name.startswith("eval_") for name in logs)
         if is_evaluation or "loss" in logs:
-            names = [name for name in self._part_sums if name.startswith("eval_") == is_evaluation]
-            for name in names:
-                total, count = self._part_sums.pop(name), self._part_counts.pop(name)
-                logs[name] = self.accelerator.gather((total / count).reshape(1)).mean().item()
+            # All names, in all processes: which parts there were may differ, and who gathers alone waits for ever
+            names = [("eval_" if is_evaluation else "") + part for part in LOSS_PARTS]
+            sums = torch.stack([self._part_sums[name] for name in names])
+            counts = torch.tensor([self._part_counts[name] for name in names], device=sums.device, dtype=sums.dtype)
+            totals = self.accelerator.reduce(torch.stack([sums, counts]), "sum").T.tolist()
+            for name, (total, count) in zip(names, totals, strict=True):
+                del self._part_sums[name], self._part_counts[name]
+                if count:
+                    logs[name] = total / count
         super().log(logs, start_time)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:

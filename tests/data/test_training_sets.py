@@ -224,7 +224,7 @@ def test_collator_names_the_motion_that_is_too_long(tiny_processor):
 
 def test_clip_that_cannot_be_used_is_named():
     motions = make_motions(16, 4)
-    with pytest.raises(ValueError, match="clip1 has 4 frames; one motion code takes 8"):
+    with pytest.raises(ValueError, match="clip1 has 4 frames; the model takes 8"):
         normalised_clips(motions, MotionFeatureExtractor())
 
 

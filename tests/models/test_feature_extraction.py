@@ -223,8 +223,8 @@ def broken(value, shape=(20, 263)):
         (broken(np.nan, (20, 22, 3)), "a NaN or infinite value, first in frame 13"),
         (np.zeros((20, 251)), r"shape \(20, 251\).*'humanml3d' takes features \(frames, 263\)"),
         (np.zeros((20, 21, 3)), r"shape \(20, 21, 3\).*joints \(frames, 22, 3\)"),
-        (np.zeros((7, 263)), "7 frames; one motion code takes 8 frames"),
-        (np.zeros((8, 22, 3)), r"8 frames; one motion code takes 8 frames \(one more as joints\)"),
+        (np.zeros((7, 263)), "7 frames; the model takes 8 or more"),
+        (np.zeros((8, 22, 3)), r"8 frames; the model takes 8 or more \(one more as joints\)"),
         (np.full((20, 263), "x"), "shape"),
     ],
 )

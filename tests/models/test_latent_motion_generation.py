@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from transformers import TextStreamer, pipeline
+from transformers.utils import logging
 
 from geomotiongpt import MotionGPT3ForCausalLM
 
@@ -372,3 +373,22 @@ def test_given_motion_must_be_finite_tensors(model):
         model.generate_motion(task="motion-prediction", motion_values=values, num_frames=60)
     with pytest.raises(ValueError, match="motion_values are a ndarray; give a tensor"):
         model.generate_motion(task="motion-prediction", motion_values=VALUES.numpy(), num_frames=60)
+
+
+def test_more_frames_than_in_training_are_made_with_a_warning(model, caplog):
+    model.config.max_motion_frames = 30
+    with caplog.at_level("WARNING", logger="transformers"):
+        logging.enable_propagation()
+        made = model.generate_motion("walks", num_frames=41, generator=seeded())
+        logging.disable_propagation()
+    assert lengths(made) == [41]
+    assert "41 frames are to be made; motions in training had 30 at most" in caplog.text
+
+
+def test_given_frames_come_first_and_samples_are_counted(model, motions):
+    values, mask = motions[0], motions[1].clone()
+    mask[0, 3] = False
+    with pytest.raises(ValueError, match="row 0 of motion_mask has a hole"):
+        model.generate_motion(motion_values=values, motion_mask=mask, task="motion-prediction", num_frames=60)
+    with pytest.raises(ValueError, match="num_samples is 1.5"):
+        model.generate_motion("walks", num_samples=1.5)

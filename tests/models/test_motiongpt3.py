@@ -382,3 +382,23 @@ def test_lengths_belong_to_targets_and_nothing_is_swallowed(model, batch):
         model(**inputs, target_latents=batch["target_latents"], target_num_frames=torch.tensor([5]))
     with pytest.raises(ValueError, match="target_latnets: no effect on MotionGPT3"):
         model(**inputs, target_latnets=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text_config": {"model_type": "nope"}}, "text_config is of a 'nope' model"),
+        ({"num_motion_slots": 0}, "num_motion_slots is 0; a motion takes 1 or more"),
+        ({"denoising_num_heads": 5}, "denoising_num_heads is 5, which does not divide .* 768"),
+    ],
+)
+def test_configurations_that_no_model_has_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MotionGPT3Config(**options)
+
+
+def test_padding_of_a_processor_is_not_that_of_the_base():
+    config = MotionGPT3Config(text_config={"model_type": "llama", "vocab_size": 100, "pad_token_id": 100})
+    assert config.text_config.pad_token_id is None
+    config = MotionGPT3Config(text_config={"model_type": "llama", "vocab_size": 100, "pad_token_id": 7})
+    assert config.text_config.pad_token_id == 7

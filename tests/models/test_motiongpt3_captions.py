@@ -7,7 +7,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoProcessor, pipeline
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    GenerationConfig,
+    pipeline,
+)
 
 from geomotiongpt import MotionGPT3Config, MotionGPT3ForCausalLM, MotionGPT3Processor, MotionVAE
 from geomotiongpt.models.task_prompts import LatentTaskExample
@@ -309,3 +316,22 @@ def test_dropout_is_off_where_the_base_has_none(make_motiongpt3):
     assert torch.equal(*states)
     gpt2 = make_motiongpt3("gpt2").train()
     assert not torch.equal(gpt2(ids).motion_states, gpt2(ids).motion_states)
+
+
+def test_a_generation_configuration_of_the_caller_counts(model, prompts, recwarn):
+    first = int(generate(model, prompts)[0, 0])
+    settings = GenerationConfig(max_new_tokens=8, min_new_tokens=8, do_sample=False, suppress_tokens=[first])
+    made = model.generate(**prompts, generation_config=settings)[:, prompts["input_ids"].shape[1] :]
+    assert first not in made and (made < model.config.text_vocab_size).all()
+    assert settings.suppress_tokens == [first], "the caller's stays as it is"
+    with pytest.raises(ValueError, match="its answer take up to 129 of the 128 positions"):
+        model.generate(**prompts, generation_config=GenerationConfig(max_length=129))
+    assert not [warning for warning in recwarn if "generation_config" in str(warning.message)]
+
+
+def test_motions_that_the_prompt_does_not_show_are_refused(model, prompts):
+    words = prompts["input_ids"].where(prompts["input_ids"] < model.config.text_vocab_size, 0)
+    with pytest.raises(ValueError, match="a motion is given, but the prompt shows none"):
+        model.generate(**{**prompts, "input_ids": words})
+    with pytest.raises(ValueError, match="assisted generation is not possible"):
+        model.generate(**prompts, prompt_lookup_num_tokens=2)

@@ -192,6 +192,8 @@ def test_tensors_or_arrays(processor, clips):
 
 def test_wrong_calls_say_what_is_wanted(processor, clips):
     for options, message in (
+        ({"text": [], "task": "text-to-motion"}, r"text is \[\]; give a caption or a list of captions"),
+        ({"text": ["walks", 3], "task": "text-to-motion"}, "text is 3; give a caption or a list of captions"),
         ({"motion": clips, "task": "motion-to-music"}, "unknown task 'motion-to-music'; known tasks: motion-to-text"),
         ({"motion": clips, "text": TEXTS[:2]}, "2 texts for 3 motions; give one text a motion"),
         ({"text": TEXTS}, "'motion-to-text' is about a motion: give `motion`"),

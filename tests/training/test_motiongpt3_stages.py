@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_distributed import TORCHRUN, launch
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 from geomotiongpt import MotionGPT3ForCausalLM, MotionVAE, load_motion_dataset, train_language_model
@@ -19,6 +20,10 @@ from geomotiongpt.training.motiongpt3 import caption_latents
 
 HERE = Path(__file__).parent
 TASKS = "{text-to-motion: 1, motion-to-text: 1, motion-prediction: 0.5, motion-in-between: 0.5, motion-duration: 0.2}"
+LLAMA = (
+    "{model_type: llama, num_hidden_layers: 2, hidden_size: 32, intermediate_size: 48, num_attention_heads: 4, "
+    "num_key_value_heads: 2, max_position_embeddings: 128}"
+)
 CHECKPOINTS = ("training.save_strategy=steps", "training.save_steps=3")
 
 
@@ -214,6 +219,13 @@ def test_captions_of_latents_are_those_of_their_motions(second_run, motions):
         (["model.config={streams: triple}"], "streams is 'triple'; use one of dual, single"),
         (["model.motion_vae=/nowhere/vae"], "/nowhere/vae: no such folder"),
         (["lora.r=4"], "section 'lora' has no effect on MotionGPT3"),
+        (["model.config={denoising_hiden_size: 8}"], "denoising_hiden_size: no such option of MotionGPT3Config"),
+        (
+            ["generation.max_new_token=8"],
+            r"'generation' has no option 'max_new_token' \(did you mean 'max_new_tokens'",
+        ),
+        (["training.text_learning_rate=1e-4"], "text_learning_rate has no effect on a text branch that is frozen"),
+        (["training.splits_per_motion=0"], "splits_per_motion is 0; it must be 1 or more"),
         (["model.trained_model=x"], "leaves nothing for language_model, motion_vae, config to say"),
     ],
 )
@@ -254,6 +266,16 @@ def test_a_single_stream_trains_the_text_weights(train_first, text_run):
     assert any(not torch.equal(weight, base[name]) for name, weight in model.text_parameters().items())
 
 
+def test_a_single_stream_has_no_branch_to_freeze(train_first):
+    with pytest.raises(ValueError, match="frozen has 'motion_branch', which a single stream does not have"):
+        train_first("model.config={streams: single}", "training.frozen=[motion_branch]")
+
+
+def test_a_caption_too_long_for_the_text_model_is_named(run):
+    with pytest.raises(ValueError, match=r"a caption of \w+ takes \d+ tokens, .* of the 40 positions"):
+        run("text_model.yaml", "model.language_model_config={n_layer: 1, n_embd: 32, n_head: 2, n_positions: 40}")
+
+
 def test_motions_longer_than_the_vae_takes_are_refused(train_first, run, motions, tmp_path):
     short = run("motion_vae.yaml", "model.max_positions=62", "training.max_frames=60", "data.max_frames=60")
     with pytest.raises(ValueError, match="motions have more than the 60 frames that the motion VAE takes"):
@@ -268,3 +290,43 @@ def test_given_and_made_parts_make_up_the_motion(motions, first_run):
         for _ in range(50):
             start, end = cut_points(frames, rng)
             assert 1 <= start < end < frames and start <= max(1, round(frames / 2))
+
+
+def test_stages_on_another_base_than_gpt2(run, vae_run):
+    """What the trainer writes into the base's configuration must not keep the model from being loaded again."""
+    text = run("text_model.yaml", f"model.language_model_config={LLAMA}")
+    base = AutoModelForCausalLM.from_pretrained(text)
+    assert base.config.model_type == "llama"
+    first = run("motiongpt3.yaml", f"model.language_model={text}", f"model.motion_vae={vae_run}")
+    second = run("motiongpt3.yaml", *next_stage(first, "alignment"), "training.max_steps=2")
+    model = MotionGPT3ForCausalLM.from_pretrained(second)
+    assert model.config.text_config.pad_token_id in (None, *range(base.config.vocab_size))
+    assert all(torch.equal(weight, base.state_dict()[name]) for name, weight in model.text_parameters().items())
+
+
+def test_a_model_without_a_stage_starts_with_the_first(run, vae_run, text_run, first_run, tmp_path):
+    model = MotionGPT3ForCausalLM.from_components(text_run, vae_run, denoising_hidden_size=32)
+    model.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(first_run).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has been through no stage; stage 'alignment' goes on from 'text-to-motion'"):
+        run("motiongpt3.yaml", *next_stage(tmp_path, "alignment"))
+    folder = run("motiongpt3.yaml", *next_stage(tmp_path, "text-to-motion"), "training.max_steps=1")
+    assert MotionGPT3ForCausalLM.from_pretrained(folder).config.trained_stage == "text-to-motion"
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_makes_no_motion(vae_run, text_run, motions, tmp_path):
+    """One motion a process: which losses and which weights there are differs between them."""
+    examples, recipe = HERE.parents[1] / "examples" / "train.py", HERE / "motiongpt3.yaml"
+    common = (f"data.path={motions}", "training.per_device_train_batch_size=1", "training.max_steps=6")
+    common = (*common, "training.per_device_eval_batch_size=1", "training.gradient_checkpointing=true")
+    first, second = tmp_path / "first", tmp_path / "second"
+    parts = (f"model.language_model={text_run}", f"model.motion_vae={vae_run}", f"training.output_dir={first}")
+    launch(*TORCHRUN, str(examples), str(recipe), *common, *parts, cache=tmp_path / "cache")
+    tasks = "training.tasks={text-to-motion: 1, motion-to-text: 1, text: 1}"
+    options = (*next_stage(first, "joint", "[]"), tasks, "training.stage=alignment", f"training.output_dir={second}")
+    launch(*TORCHRUN, str(examples), str(recipe), *common, *options, cache=tmp_path / "cache")
+    rows = history(second)
+    assert len(rows) == 6 and any("denoising_loss" in row for row in rows)
+    assert {"language_modeling_loss", "denoising_loss"} <= {name for row in rows for name in row}
+    assert all(np.isfinite(row["loss"]) for row in rows)
