@@ -145,6 +145,9 @@ class TextTrainingArguments(_RunArguments):
 
     Parameters that control the texts:
         tasks (`dict[str, float]`): the weight of each task whose prompts it is to know; "text" is a caption alone.
+        second_caption_ratio (`float`, defaults to 0.0): share of the rows of "text" in which a second caption of the
+            same motion follows. Without it, words that always stand in the same places, like left and right where
+            every motion has a mirror image, need no embeddings of their own, and nearly share one.
         prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
     Parameters that control the optimizer:
         muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of GPT-2's blocks at this rate,
@@ -152,8 +155,14 @@ class TextTrainingArguments(_RunArguments):
     """
 
     tasks: dict[str, float] = field(default_factory=lambda: {"text": 1.0})
+    second_caption_ratio: float = field(default=0.0)
     prompt_wordings: int | None = field(default=None)
     muon_learning_rate: float | None = field(default=None)
+
+    def __post_init__(self):
+        if not 0 <= self.second_caption_ratio <= 1:
+            raise ValueError(f"second_caption_ratio is {self.second_caption_ratio}; it must be between 0 and 1.")
+        super().__post_init__()
 
 
 FREEZABLE = ("text", "motion_branch")

@@ -32,7 +32,7 @@ from .recipes import build_section
 from .text_tokenizer import train_text_tokenizer
 from .trainer import MotionTrainer, save_whole
 
-_AROUND = 32  # tokens that a caption leaves for the words of a prompt
+_AROUND, _BETWEEN = 32, 4  # tokens beside a caption: for the words of a prompt, for what joins it to another one
 TEXT_MODEL = "text"  # the model_type of a recipe
 
 
@@ -60,6 +60,7 @@ class PromptTextDataset(Dataset):
         tasks: weight of each task, see `LATENT_TASKS`.
         seed: of the draws; None always draws the same, for evaluation.
         num_wordings: how many wordings of the prompts are drawn from; all by default.
+        second_caption_ratio: share of the rows of "text" that have two captions of the motion.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class PromptTextDataset(Dataset):
         tasks: Mapping[str, float],
         seed: int | None,
         num_wordings: int | None = None,
+        second_caption_ratio: float = 0.0,
     ):
+        self.second_caption_ratio = second_caption_ratio
         self.captions, self.seconds, self.num_wordings = list(captions), list(seconds), num_wordings
         self.seed, self.epoch = seed, 0
         self.tasks, self._task_ends = check_tasks(tasks, LATENT_TASKS)
@@ -93,6 +96,8 @@ class PromptTextDataset(Dataset):
         example = LatentTaskExample(name, caption, 1 if is_timed else None, int(rng.integers(wordings)))
         fields = {"text": caption, "duration": state_duration(self.seconds[index])}
         pieces = [piece if kind == "words" else fields.get(piece, "") for kind, piece in split_prompt(example.prompt)]
+        if name == "text" and rng.random() < self.second_caption_ratio:
+            caption = f"{caption}\n {captions[int(rng.integers(len(captions)))].strip()}"
         answers = {"text": " " + caption, "duration": " " + fields["duration"]}
         return "".join(pieces) + answers.get(task.answer, "")
 
@@ -154,10 +159,11 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
             tasks=args.tasks,
             seed=seed,
             num_wordings=args.prompt_wordings,
+            second_caption_ratio=args.second_caption_ratio,
         )
         for dataset, counted, seed in zip(sets, lengths, (args.seed, None), strict=True)
     ]
-    _check_captions(sets, tokenizer, model.config.max_position_embeddings)
+    _check_captions(sets, tokenizer, model.config.max_position_embeddings, args.second_caption_ratio > 0)
     trainer = MotionTrainer(
         model=model,
         args=args,
@@ -172,14 +178,17 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
     return trainer.finish(lambda trained, folder: save_whole(folder, trained, tokenizer))
 
 
-def _check_captions(sets: Sequence[HFDataset], tokenizer: PreTrainedTokenizerBase, limit: int) -> None:
-    """Before a step is taken; what stands around a caption takes tokens too, of which there are few."""
+def _check_captions(
+    sets: Sequence[HFDataset], tokenizer: PreTrainedTokenizerBase, limit: int, second_captions: bool
+) -> None:
+    """Before a step is taken; the words of a prompt around a caption take tokens too."""
     for dataset in sets:
         for name, captions in zip(dataset["motion_id"], dataset["captions"], strict=True):
             longest = max(map(len, tokenizer(list(captions))["input_ids"]))
-            if longest + _AROUND > limit:
+            needed = max(longest + _AROUND, 2 * longest + _BETWEEN if second_captions else 0)
+            if needed > limit:
                 raise ValueError(
-                    f"a caption of {name} takes {longest} tokens, which leaves less than {_AROUND} of the {limit} "
-                    "positions of the model for its prompt: shorten it, or give the model more positions "
+                    f"a caption of {name} takes {longest} tokens, and with the prompt or caption beside it {needed} of "
+                    f"the {limit} positions of the model: shorten it, or give the model more positions "
                     "(`language_model_config: {n_positions: ...}`)."
                 )
