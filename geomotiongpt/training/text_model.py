@@ -188,7 +188,7 @@ def _check_captions(
             needed = max(longest + _AROUND, 2 * longest + _BETWEEN if second_captions else 0)
             if needed > limit:
                 raise ValueError(
-                    f"a caption of {name} takes {longest} tokens, and with the prompt or caption beside it {needed} of "
-                    f"the {limit} positions of the model: shorten it, or give the model more positions "
+                    f"a caption of {name} takes {longest} tokens, and with the prompt or caption beside it {needed} "
+                    f"of the {limit} positions of the model: shorten it, or give the model more positions "
                     "(`language_model_config: {n_positions: ...}`)."
                 )
