@@ -146,8 +146,11 @@ class TextTrainingArguments(_RunArguments):
     Parameters that control the texts:
         tasks (`dict[str, float]`): the weight of each task whose prompts it is to know; "text" is a caption alone.
         second_caption_ratio (`float`, defaults to 0.0): share of the rows of "text" in which a second caption of the
-            same motion follows. Without it, words that always stand in the same places, like left and right where
-            every motion has a mirror image, need no embeddings of their own, and nearly share one.
+            same motion follows.
+        frozen_embeddings (`bool`, defaults to `False`): leave the word embeddings, and with them a tied head, as they
+            were drawn. Trained on captions alone, words that stand in the same places come to share an embedding, like
+            left and right where every motion has a mirror image, and a text branch that is frozen later can then not
+            tell them apart.
         prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
     Parameters that control the optimizer:
         muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of GPT-2's blocks at this rate,
@@ -156,6 +159,7 @@ class TextTrainingArguments(_RunArguments):
 
     tasks: dict[str, float] = field(default_factory=lambda: {"text": 1.0})
     second_caption_ratio: float = field(default=0.0)
+    frozen_embeddings: bool = field(default=False)
     prompt_wordings: int | None = field(default=None)
     muon_learning_rate: float | None = field(default=None)
 

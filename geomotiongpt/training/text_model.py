@@ -152,6 +152,7 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
     values = {**ends, **model_args.language_model_config}
     config = AutoConfig.for_model(values.pop("model_type", "gpt2"), **values, vocab_size=len(tokenizer))
     model = AutoModelForCausalLM.from_config(config)
+    model.get_input_embeddings().requires_grad_(not args.frozen_embeddings)
     texts = [
         PromptTextDataset(
             dataset["captions"],

@@ -1,7 +1,12 @@
 """What a small language model is pretrained on, where no pretrained one is at hand."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from geomotiongpt import train_language_model
 from geomotiongpt.training.arguments import TextTrainingArguments
 from geomotiongpt.training.text_model import PromptTextDataset
 
@@ -46,3 +51,14 @@ def test_only_captions_alone_get_a_second_one():
 def test_a_share_is_between_0_and_1(tmp_path):
     with pytest.raises(ValueError, match="second_caption_ratio is 2; it must be between 0 and 1"):
         TextTrainingArguments(output_dir=str(tmp_path), second_caption_ratio=2)
+
+
+def test_frozen_embeddings_stay_as_drawn(motions, tmp_path):
+    recipe, embeddings = Path(__file__).parent / "text_model.yaml", []
+    for steps, frozen in ((1, "true"), (4, "true"), (4, "false")):
+        options = [f"data.path={motions}", f"training.output_dir={tmp_path / f'{steps}{frozen}'}"]
+        options += [f"training.max_steps={steps}", f"training.frozen_embeddings={frozen}"]
+        model = AutoModelForCausalLM.from_pretrained(train_language_model(recipe, options))
+        embeddings.append(model.get_input_embeddings().weight)
+    assert torch.equal(embeddings[0], embeddings[1])
+    assert not torch.equal(embeddings[1], embeddings[2])
