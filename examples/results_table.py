@@ -381,7 +381,7 @@ def streams_table() -> str:
         blocks += ["", *rows]
     return "\n".join(
         [
-            "**Two streams against one** (embedded data, validation split, text "
+            f"**Two streams against one** ({result['data']['name']}, split {result['data']['split']}, text "
             f"{protocol['text']}, one seed; `{result['command']}`, [JSON]({STREAMS}),",
             f"[plot]({STREAMS.replace('.json', '.png')})):",
             *blocks,

@@ -1,16 +1,17 @@
 """How fast a model with a motion branch of its own learns, against one stream: losses and scores against steps.
 
-    python examples/benchmarks/streams.py --judge JUDGE [--output streams.json]
+    python examples/benchmarks/streams.py --judge JUDGE [--recipes hub_configs/motiongpt3-tiny] [--output streams.json]
 
-Trains stages I and II of hub_configs/motiongpt3-tiny twice, with two streams (text frozen, as in the paper) and with
-one (motion through the text weights, which therefore train), from the same base model and motion VAE, and measures
-every checkpoint on the validation split: what a judge, a captioning model, sees in the motions made of captions
-(stage I), and what the captions of motions say (stage II). Everything that is there already is kept.
+Trains stages I and II of the recipes twice, with two streams (text frozen, as in the paper) and with one (motion
+through the text weights, which therefore train), from the same base model and motion VAE, and measures every
+checkpoint on the validation split: what a judge, a captioning model, sees in the motions made of captions (stage I),
+and what the captions of motions say (stage II). Everything that is there already is kept.
 """
 
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 
 import torch
@@ -18,13 +19,17 @@ from matplotlib.figure import Figure
 
 from geomotiongpt import load_motion_dataset, train_language_model
 from geomotiongpt.checkpoints import load_captioner
-from geomotiongpt.evaluation.attributes import EmbeddedAttributes, attribute_accuracy
+from geomotiongpt.evaluation.attributes import (
+    AttributeReader,
+    AttributeWords,
+    EmbeddedAttributes,
+    attribute_accuracy,
+)
 from geomotiongpt.evaluation.captioner import write_captions
 from geomotiongpt.evaluation.generation import Judge, evaluate_text_to_motion
 from geomotiongpt.evaluation.protocol import Population
 from geomotiongpt.evaluation.results import make_result, save_json
 
-RECIPES = Path(__file__).parents[2] / "hub_configs" / "motiongpt3-tiny"
 STAGES = ("text_to_motion", "alignment")
 STREAMS = {"dual": "", "single": "single_stream_"}
 LOSSES = {"text_to_motion": "eval_denoising_loss", "alignment": "eval_language_modeling_loss"}
@@ -46,7 +51,7 @@ def train(streams: str, stage: str, arguments: argparse.Namespace) -> Path:
     ]
     if stage != STAGES[0]:
         options.append(f"model.trained_model={arguments.runs / f'{streams}_{STAGES[0]}'}")
-    return train_language_model(RECIPES / f"{STREAMS[streams]}{stage}.yaml", [*options, *arguments.options])
+    return train_language_model(arguments.recipes / f"{STREAMS[streams]}{stage}.yaml", [*options, *arguments.options])
 
 
 def score(checkpoint: Path, stage: str, data: str, judge: Judge) -> dict:
@@ -84,7 +89,9 @@ def main() -> None:
     """Trains, measures, draws and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", required=True, help="folder of a captioning model")
+    parser.add_argument("--recipes", type=Path, default=Path("hub_configs/motiongpt3-tiny"))
     parser.add_argument("--data", default="quickstart/data")
+    parser.add_argument("--labels", default="embedded", help="as of `geomotiongpt evaluate`")
     parser.add_argument("--runs", type=Path, default=Path("runs/motiongpt3-tiny/streams"))
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, default=500)
@@ -94,7 +101,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     model, processor = load_captioner(arguments.judge)
-    judge = Judge(arguments.judge, model.eval(), processor, EmbeddedAttributes())
+    reader: AttributeReader = EmbeddedAttributes()
+    if arguments.labels != "embedded":
+        reader = AttributeWords.from_labels(json.loads(Path(arguments.labels).read_text(encoding="utf-8")))
+    judge = Judge(arguments.judge, model.eval(), processor, reader)
     curves: dict[str, list[dict]] = {}
     for streams in STREAMS:
         for stage in STAGES:
@@ -110,9 +120,9 @@ def main() -> None:
                 for step in range(arguments.every, arguments.steps + 1, arguments.every)
             ]
     result = make_result(
-        command="python examples/benchmarks/streams.py --judge JUDGE",
-        model={"recipes": RECIPES.name, "judge": Path(arguments.judge).name},
-        data={"name": "embedded synthetic motions", "split": "val, without mirror images"},
+        command=" ".join(["python examples/benchmarks/streams.py", *sys.argv[1:]]),
+        model={"recipes": arguments.recipes.name, "judge": Path(arguments.judge).name},
+        data={"name": arguments.data, "split": "val, without mirror images"},
         protocol={"steps": arguments.steps, "text": "frozen with two streams, trained with one", "seed": 0},
         metrics=curves,
     )
