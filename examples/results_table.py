@@ -288,14 +288,20 @@ def generation_tables() -> str:
     )
 
 
+def measured_tasks(folder: Path, suffix: str) -> dict[str, dict]:
+    """The committed results of a model, by task."""
+    tasks = ("text_to_motion", "motion_to_text", "motion_prediction", "motion_in_between", "motion_duration")
+    files = {task: folder / f"{task}{suffix}.json" for task in tasks}
+    return {task: load(str(path)) for task, path in files.items() if path.is_file()}
+
+
 def families_table() -> str:
     """Discrete and continuous motion on the same ruler."""
     results = {}
     for population, (data, suffix) in POPULATIONS.items():
-        for family, folders in FAMILIES.items():
-            results[f"{family}, {population}"] = {
-                task: load(f"{folders[data]}/{task}{suffix}.json") for task in ("text_to_motion", "motion_to_text")
-            }
+        measured = {family: measured_tasks(ROOT / folders[data], suffix) for family, folders in FAMILIES.items()}
+        if all({"text_to_motion", "motion_to_text"} <= tasks.keys() for tasks in measured.values()):
+            results |= {f"{family}, {population}": tasks for family, tasks in measured.items()}
     names = list(results)
     for one, other in zip(names[::2], names[1::2], strict=True):
         for task, key in (("text_to_motion", "judge_sha256"), ("motion_to_text", "evaluator_sha256")):
@@ -303,6 +309,8 @@ def families_table() -> str:
             assert protocols[0][key] == protocols[1][key], (one, task, key)
             assert protocols[0]["population"] == protocols[1]["population"], (one, task)
     rows = [f"| | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+    sizes = [f"{result['text_to_motion']['model']['parameters'] / 1e6:.1f}" for result in results.values()]
+    rows.append(f"| parameters, millions | {' | '.join(sizes)} |")
     for task, metrics in (
         (
             "text_to_motion",
@@ -336,11 +344,28 @@ def families_table() -> str:
                 ("reconstruction_jerk_m_per_s3", "jerk, m/s³"),
             ),
         ),
+        (
+            "motion_prediction",
+            (
+                ("fid_over_floor", "going on after a quarter: FID of half of them over its floor ↓"),
+                ("ade_mm", "ADE of one sample, mm, relative to the root ↓"),
+                ("seam_above_data_p99", "seams above the data's 99th percentile ↓"),
+            ),
+        ),
+        (
+            "motion_in_between",
+            (
+                ("fid_over_floor", "between two quarters: FID of half of them over its floor ↓"),
+                ("ade_mm", "ADE ↓"),
+                ("seam_above_data_p99", "seams above the data's 99th percentile ↓"),
+            ),
+        ),
+        ("motion_duration", (("duration_within_10_percent", "durations told within a tenth ↑"),)),
     ):
         for key, name in metrics:
             cells = []
             for result in results.values():
-                values = result[task]["metrics"]
+                values = result[task]["metrics"] if task in result else {}
                 truth = f"ground_truth_{key.removeprefix('reconstruction_')}"
                 told = f" ({score(values[truth])})" if truth in values else ""
                 cells.append(cell(values, key) + told if key in values else "")
@@ -349,8 +374,9 @@ def families_table() -> str:
         [
             "**Discrete and continuous motion, the same motions, evaluator and judge** (results in the folders of the",
             f"recipes, [{FAMILIES['MotionGPT3']['embedded']}]({FAMILIES['MotionGPT3']['embedded']}) and",
-            f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3; at the length of "
-            "the data; in brackets the same of the real motions):",
+            f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3;",
+            "one run each, MotionGPT3 trained longer; motions at the length of the data; in brackets the same of the real "
+            "motions):",
             "",
             *rows,
         ]
