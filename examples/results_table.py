@@ -375,8 +375,8 @@ def families_table() -> str:
             "**Discrete and continuous motion, the same motions, evaluator and judge** (results in the folders of the",
             f"recipes, [{FAMILIES['MotionGPT3']['embedded']}]({FAMILIES['MotionGPT3']['embedded']}) and",
             f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3;",
-            "one run each, MotionGPT3 trained longer; motions at the length of the data; in brackets the same of the real "
-            "motions):",
+            "one run each, MotionGPT3 trained longer; motions at the length of the data; in brackets the same of the "
+            "real motions):",
             "",
             *rows,
         ]
