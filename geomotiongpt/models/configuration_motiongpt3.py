@@ -79,10 +79,7 @@ class MotionGPT3Config(MotionLanguageConfig):
             if kind not in CONFIG_MAPPING:
                 raise ValueError(f"text_config is of a {kind!r} model, which transformers does not know.")
             self.text_config = CONFIG_MAPPING[kind](**values)
-        base = cast(PreTrainedConfig, self.text_config)
-        if (getattr(base, "pad_token_id", None) or 0) >= base.vocab_size:
-            # A `Trainer` writes the processor's padding, which has its row elsewhere, into the base's configuration
-            base.pad_token_id = None
+        self.drop_foreign_padding()
         if self.motion_vae_config is None or isinstance(self.motion_vae_config, dict):
             self.motion_vae_config = MotionVAEConfig(**(self.motion_vae_config or {}))
         super().__post_init__(**kwargs)
@@ -102,6 +99,12 @@ class MotionGPT3Config(MotionLanguageConfig):
         for name, known in (("streams", STREAMS), ("trained_stage", (*STAGES, None))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(str, known))}.")
+
+    def drop_foreign_padding(self) -> None:
+        """Takes out of the base's configuration the padding that a `Trainer` writes there: the processor's."""
+        base = cast(PreTrainedConfig, self.text_config)
+        if (getattr(base, "pad_token_id", None) or 0) >= base.vocab_size:
+            base.pad_token_id = None
 
     @property
     def vae(self) -> MotionVAEConfig:

@@ -514,6 +514,7 @@ class MotionGPT3ForCausalLM(
             push_to_hub: whether to upload as well, as `push_to_hub()` does.
             **kwargs: as in `PreTrainedModel.save_pretrained`; `repo_id` names the repository (default: the folder).
         """
+        self.config.drop_foreign_padding()
         save_with_parts(
             self, super().save_pretrained, save_directory, {"motion_vae": self.motion_vae}, push_to_hub, kwargs
         )
