@@ -428,8 +428,8 @@ def two_modes_table() -> str:
     return "\n".join(
         [
             "**A caption that means two things** (left / right / something else, as a judge sees "
-            f"{result['protocol']['samples']} motions of each caption; what a squared error asks for is one latent, the",
-            f"mean of the training motions, here at as many lengths; `{result['command']}`, [JSON]({TWO_MODES})):",
+            f"{result['protocol']['samples']} motions of each caption; what a squared error asks for is one latent,",
+            f"the mean of the training motions, here at as many lengths; `{result['command']}`, [JSON]({TWO_MODES})):",
             "",
             "| caption | training motions | denoising head | optimum of the squared error |",
             "|---|---|---|---|",
