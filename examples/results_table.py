@@ -47,12 +47,56 @@ RECONSTRUCTED = {
     "real, test": CAPTIONED["real, both directions"],
     "real, test_unseen": f"{REAL_BOTH}/motion_to_text_unseen.json",
 }
-# The same motions, evaluators and judges for both families.
+# The same motions, evaluators and judges for all of them.
 FAMILIES = {
     "GeoMotionGPT": {"embedded": TINY_BOTH, "real": REAL_BOTH},
     "MotionGPT3": {"embedded": "hub_configs/motiongpt3-tiny", "real": "hub_configs/motiongpt3-real-motion"},
+    "its base with codes (VQ)": {"embedded": "hub_configs/motiongpt3-tiny/vq"},
 }
-POPULATIONS = {"embedded": ("embedded", ""), "real, test": ("real", ""), "real, test_unseen": ("real", "_unseen")}
+POPULATIONS = {
+    "embedded data, test": ("embedded", ""),
+    "real motion, test": ("real", ""),
+    "real motion, test_unseen": ("real", "_unseen"),
+}
+FAMILY_METRICS = {
+    "text_to_motion": {
+        "judged_action": "motions made: action right, as the judge sees it ↑",
+        "judged_side": "side right ↑",
+        "judged_style": "style right ↑",
+        "motion_to_text_r_at_1": "R@1 ↑",
+        "motion_to_text_r_at_3": "R@3 ↑",
+        "mm_dist": "MM-Dist ↓",
+        "fid": "FID ↓",
+        "fid_over_floor": "FID of half of them over its floor ↓",
+        "diversity": "Diversity",
+        "multimodality": "MultiModality",
+        "jerk_m_per_s3": "jerk, m/s³",
+        "foot_skating_over_ground_truth": "foot skating over the real motions' ↓",
+    },
+    "motion_to_text": {
+        "action": "captions: action right ↑",
+        "side": "side right ↑",
+        "style": "style right ↑",
+        "bleu_4": "BLEU-4 ↑",
+        "rouge_l": "ROUGE-L ↑",
+        "cider": "CIDEr ↑",
+        "joint_error_mm": "reconstruction: joint error, mm ↓",
+        "mpjpe_mm": "global MPJPE, mm ↓",
+        "reconstruction_fid": "FID ↓",
+        "reconstruction_jerk_m_per_s3": "jerk, m/s³",
+    },
+    "motion_prediction": {
+        "fid_over_floor": "going on after a quarter: FID of half of them over its floor ↓",
+        "ade_mm": "ADE of one sample, mm, relative to the root ↓",
+        "seam_above_data_p99": "seams above the data's 99th percentile ↓",
+    },
+    "motion_in_between": {
+        "fid_over_floor": "between two quarters: FID of half of them over its floor ↓",
+        "ade_mm": "ADE ↓",
+        "seam_above_data_p99": "seams above the data's 99th percentile ↓",
+    },
+    "motion_duration": {"duration_within_10_percent": "durations told within a tenth ↑"},
+}
 STREAMS = "examples/benchmarks/streams.json"
 TWO_MODES = "examples/benchmarks/two_modes.json"
 SWITCHES = "examples/benchmarks/geometry_switches.json"
@@ -297,79 +341,18 @@ def measured_tasks(folder: Path, suffix: str) -> dict[str, dict]:
 
 def families_table() -> str:
     """Discrete and continuous motion on the same ruler."""
-    results = {}
+    blocks = []
     for population, (data, suffix) in POPULATIONS.items():
-        measured = {family: measured_tasks(ROOT / folders[data], suffix) for family, folders in FAMILIES.items()}
-        if all({"text_to_motion", "motion_to_text"} <= tasks.keys() for tasks in measured.values()):
-            results |= {f"{family}, {population}": tasks for family, tasks in measured.items()}
-    names = list(results)
-    for one, other in zip(names[::2], names[1::2], strict=True):
-        for task, key in (("text_to_motion", "judge_sha256"), ("motion_to_text", "evaluator_sha256")):
-            protocols = [results[name][task]["protocol"] for name in (one, other)]
-            assert protocols[0][key] == protocols[1][key], (one, task, key)
-            assert protocols[0]["population"] == protocols[1]["population"], (one, task)
-    rows = [f"| | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
-    sizes = [f"{result['text_to_motion']['model']['parameters'] / 1e6:.1f}" for result in results.values()]
-    rows.append(f"| parameters, millions | {' | '.join(sizes)} |")
-    for task, metrics in (
-        (
-            "text_to_motion",
-            (
-                ("judged_action", "motions made: action right, as the judge sees it ↑"),
-                ("judged_side", "side right ↑"),
-                ("judged_style", "style right ↑"),
-                ("motion_to_text_r_at_1", "R@1 ↑"),
-                ("motion_to_text_r_at_3", "R@3 ↑"),
-                ("mm_dist", "MM-Dist ↓"),
-                ("fid", "FID ↓"),
-                ("fid_over_floor", "FID of half of them over its floor ↓"),
-                ("diversity", "Diversity"),
-                ("multimodality", "MultiModality"),
-                ("jerk_m_per_s3", "jerk, m/s³"),
-                ("foot_skating_over_ground_truth", "foot skating over the real motions' ↓"),
-            ),
-        ),
-        (
-            "motion_to_text",
-            (
-                ("action", "captions: action right ↑"),
-                ("side", "side right ↑"),
-                ("style", "style right ↑"),
-                ("bleu_4", "BLEU-4 ↑"),
-                ("rouge_l", "ROUGE-L ↑"),
-                ("cider", "CIDEr ↑"),
-                ("joint_error_mm", "reconstruction: joint error, mm ↓"),
-                ("mpjpe_mm", "global MPJPE, mm ↓"),
-                ("reconstruction_fid", "FID ↓"),
-                ("reconstruction_jerk_m_per_s3", "jerk, m/s³"),
-            ),
-        ),
-        (
-            "motion_prediction",
-            (
-                ("fid_over_floor", "going on after a quarter: FID of half of them over its floor ↓"),
-                ("ade_mm", "ADE of one sample, mm, relative to the root ↓"),
-                ("seam_above_data_p99", "seams above the data's 99th percentile ↓"),
-            ),
-        ),
-        (
-            "motion_in_between",
-            (
-                ("fid_over_floor", "between two quarters: FID of half of them over its floor ↓"),
-                ("ade_mm", "ADE ↓"),
-                ("seam_above_data_p99", "seams above the data's 99th percentile ↓"),
-            ),
-        ),
-        ("motion_duration", (("duration_within_10_percent", "durations told within a tenth ↑"),)),
-    ):
-        for key, name in metrics:
-            cells = []
-            for result in results.values():
-                values = result[task]["metrics"] if task in result else {}
-                truth = f"ground_truth_{key.removeprefix('reconstruction_')}"
-                told = f" ({score(values[truth])})" if truth in values else ""
-                cells.append(cell(values, key) + told if key in values else "")
-            rows.append(f"| {name} | {' | '.join(cells)} |")
+        measured = {
+            family: measured_tasks(ROOT / folders[data], suffix)
+            for family, folders in FAMILIES.items()
+            if data in folders
+        }
+        results = {
+            name: tasks for name, tasks in measured.items() if {"text_to_motion", "motion_to_text"} <= set(tasks)
+        }
+        if len(results) > 1:
+            blocks += ["", *family_rows(population, results)]
     return "\n".join(
         [
             "**Discrete and continuous motion, the same motions, evaluator and judge** (results in the folders of the",
@@ -377,10 +360,31 @@ def families_table() -> str:
             f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3;",
             "one run each, MotionGPT3 trained longer; motions at the length of the data; in brackets the same of the "
             "real motions):",
-            "",
-            *rows,
+            *blocks,
         ]
     )
+
+
+def family_rows(population: str, results: dict[str, dict]) -> list[str]:
+    """A table of one population; all were measured by the same networks on the same motions."""
+    for task, key in (("text_to_motion", "judge_sha256"), ("motion_to_text", "evaluator_sha256")):
+        protocols = [tasks[task]["protocol"] for tasks in results.values()]
+        for name in (key, "population"):
+            assert all(protocol[name] == protocols[0][name] for protocol in protocols), (population, task, name)
+    rows = [f"| {population} | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+    sizes = [f"{tasks['text_to_motion']['model']['parameters'] / 1e6:.1f}" for tasks in results.values()]
+    rows.append(f"| parameters, millions | {' | '.join(sizes)} |")
+    for task, metrics in FAMILY_METRICS.items():
+        for key, name in metrics.items():
+            cells = []
+            for tasks in results.values():
+                values = tasks[task]["metrics"] if task in tasks else {}
+                truth = f"ground_truth_{key.removeprefix('reconstruction_')}"
+                told = f" ({score(values[truth])})" if truth in values else ""
+                cells.append(cell(values, key) + told if key in values else "")
+            if any(cells):
+                rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
 
 
 def streams_table() -> str:
