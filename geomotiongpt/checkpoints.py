@@ -20,25 +20,29 @@ from . import models as models
 from .models.configuration_geomotion_llama import GeoMotionLlamaConfig
 from .models.configuration_geomotion_qwen3 import GeoMotionQwen3Config
 from .models.configuration_geomotiongpt import GeoMotionGPTConfig
-from .models.configuration_motion_text_evaluator import MotionTextEvaluatorConfig
+from .models.configuration_llamo import LLaMoConfig
+from .models.configuration_motion_text_evaluator import NUM_CONTACTS, MotionTextEvaluatorConfig
 from .models.configuration_motion_tokenizer import MotionTokenizerConfig
 from .models.configuration_motiongpt3 import MotionGPT3Config
 from .models.feature_extraction_motion import MotionFeatureExtractor
-from .models.modeling_motion_text_evaluator import NUM_CONTACTS, MotionTextEvaluator
+from .models.modeling_llamo import LLaMoForCausalLM
+from .models.modeling_motion_text_evaluator import MotionTextEvaluator
 from .models.modeling_motion_tokenizer import MotionTokenizer
 from .models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from .models.motion_representation import MOTION_REPRESENTATIONS
 from .models.motion_vocabulary import MotionVocabularyMixin
 from .models.processing_geomotiongpt import GeoMotionGPTProcessor
+from .models.processing_llamo import LLaMoProcessor
 from .models.processing_motion_text_evaluator import POS_TAGS, MotionTextEvaluatorProcessor
 from .models.processing_motiongpt3 import MotionGPT3Processor
 from .models.word_vectors import WordTable
 
-MotionLanguageModel = MotionVocabularyMixin | MotionGPT3ForCausalLM
-MotionProcessor = GeoMotionGPTProcessor | MotionGPT3Processor
+MotionLanguageModel = MotionVocabularyMixin | MotionGPT3ForCausalLM | LLaMoForCausalLM
+MotionProcessor = GeoMotionGPTProcessor | MotionGPT3Processor | LLaMoProcessor
 
 _LANGUAGE_MODELS = tuple(
-    config.model_type for config in (GeoMotionGPTConfig, GeoMotionLlamaConfig, GeoMotionQwen3Config, MotionGPT3Config)
+    config.model_type
+    for config in (GeoMotionGPTConfig, GeoMotionLlamaConfig, GeoMotionQwen3Config, MotionGPT3Config, LLaMoConfig)
 )
 # Published key -> ours; the index of a stage or of the last convolution depends on the number of halvings n.
 _STAGE = r"vqvae\.(encoder|decoder)\.model\.(\d+)\."

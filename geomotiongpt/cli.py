@@ -63,11 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         "build-data",
         _build_data,
         "joints, texts and split lists -> the HumanML3D layout",
-        "raw/ data/mine --num-proc 2",
+        "raw/ data/mine --num-proc 2\n"
+        "         geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20",
     )
     verb.add_argument("source", type=Path, help="folder with joints/, texts/ and split lists")
     verb.add_argument("output", type=Path, help="folder to write or to go on with")
-    verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml"])
+    verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
+    verb.add_argument(
+        "--source-fps", type=float, help="frames per second of the joints (default: the representation's)"
+    )
     verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
     verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
     verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
@@ -196,7 +200,7 @@ def _add_evaluate(add) -> None:
     group = verb.add_argument_group("population")
     group.add_argument("--data", help="folder of a data set, or its name on the Hub")
     group.add_argument("--split", default="test", help="(default: test)")
-    group.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml"])
+    group.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
     group.add_argument("--min-frames", type=int, help="leave out shorter motions (usual: 40; KIT-ML 24)")
     group.add_argument("--max-frames", type=int, help="leave out longer motions (usual: 199)")
     group.add_argument("--no-mirrored", action="store_true", help="leave out mirrored motions")
@@ -255,6 +259,7 @@ def _build_data(arguments: argparse.Namespace) -> int:
         arguments.representation,
         mirror=not arguments.no_mirror,
         retarget=not arguments.no_retarget,
+        source_fps=arguments.source_fps,
         num_proc=arguments.num_proc,
     )
     print(report)
@@ -323,7 +328,7 @@ def _token_sampling(arguments: argparse.Namespace) -> dict:
         raise ValueError("--temperature and --top-p have no effect on a search: leave out --num-beams, or them.")
     if arguments.num_samples > 1:
         raise ValueError("--num-samples: a search finds the same motion every time; sample instead.")
-    return {"do_sample": False, "num_beams": arguments.num_beams}
+    return {"num_beams": arguments.num_beams, "do_sample": False}
 
 
 def _generate(arguments: argparse.Namespace) -> int:

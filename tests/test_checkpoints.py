@@ -464,7 +464,7 @@ def test_incomplete_and_foreign_evaluators_are_refused(word_files, tmp_path):
         refuse(networks({name: weight for name, weight in weights.items() if name != key}), f"lacks the .*{key}")
     refuse(networks({**weights, "motion_encoder.extra": torch.zeros(1)}), "for motion_encoder.extra; wanted no such")
     refuse(networks({**weights, "text_encoder.hidden": torch.zeros(2, 1, 4)}), r"has \(2, 1, 4\) for text_encoder.hid")
-    refuse(networks(evaluator_weights(300)), r"takes 300 features; known representations have \[263, 251\]")
+    refuse(networks(evaluator_weights(300)), r"takes 300 features; known representations have \[263, 251, 272\]")
     refuse(whole, "mean must be 263 finite numbers", "kitml")
     torch.save({**whole, "iter": print}, checkpoint)
     with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from geomotiongpt import MotionTokenizerConfig, MotionVAEConfig
+from geomotiongpt import CausalMotionCodecConfig, MotionTokenizerConfig, MotionVAEConfig
+from geomotiongpt.models.configuration_llamo import STAGES as STAGES_OF_LLAMO
 from geomotiongpt.models.configuration_motiongpt3 import STAGES
 from geomotiongpt.models.motion_representation import get_motion_representation
 
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geomotiongpt"
 CONFIGS = sorted(path.parent for path in (ROOT / "hub_configs").glob("*/language_model.yaml"))
 STAGED_CONFIGS = sorted(path.parent for path in (ROOT / "hub_configs").glob("*/text_to_motion.yaml"))
+LLAMO_CONFIGS = sorted(path.parent for path in (ROOT / "hub_configs").glob("llamo-*/motion.yaml"))
 TRAVELLERS = sorted(path for path in (PACKAGE / "models").glob("*.py") if path.name != "__init__.py")
 LAYERS = ("models", "baselines", "data", "evaluation", "visualization", "training")
 
@@ -124,6 +127,53 @@ def test_committed_stages_chain_and_make_the_committed_configuration(folder):
     generation = json.loads((folder / "generation_config.json").read_text())
     assert generation["pad_token_id"] == config.padding_token_id != generation["eos_token_id"]
     assert {**generation, **third["generation"]} == generation
+
+
+@pytest.mark.parametrize("folder", LLAMO_CONFIGS, ids=lambda path: path.name)
+def test_committed_stages_of_llamo_chain_and_make_the_committed_configuration(folder):
+    first, second, third = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in STAGES_OF_LLAMO)
+    assert [stage["training"]["stage"] for stage in (first, second, third)] == list(STAGES_OF_LLAMO)
+    assert second["model"]["trained_model"] == first["training"]["output_dir"]
+    assert third["model"]["trained_model"] == second["training"]["output_dir"]
+    frozen = [stage["training"]["frozen"] for stage in (first, second, third)]
+    assert frozen == [["text", "motion_branch"], ["text"], ["text"]]
+    codec_recipe = ROOT / "hub_configs" / Path(first["model"]["motion_codec"]).parent.name / "motion_codec.yaml"
+    codec = yaml.safe_load(codec_recipe.read_text())
+    assert first["model"]["motion_codec"] == codec["training"]["output_dir"]
+    representations = {recipe["data"].get("representation") for recipe in (codec, first, second, third)}
+    facts = get_motion_representation(representations.pop() or "humanml3d")
+    assert not representations
+    config = AutoConfig.from_pretrained(folder)
+    assert config.architectures == ["LLaMoForCausalLM"]
+    values = {name: value for name, value in codec["model"].items() if name != "model_type"}
+    assert config.codec.to_dict() == CausalMotionCodecConfig(num_features=facts.num_features, **values).to_dict()
+    for name, value in first["model"].get("config", {}).items():
+        assert getattr(config, name) == value
+    text = folder / "text.yaml"
+    if text.is_file():
+        base = yaml.safe_load(text.read_text())
+        assert first["model"]["language_model"] == base["training"]["output_dir"]
+        for name, value in base["model"]["language_model_config"].items():
+            assert getattr(config.text_config, name) == value
+    else:
+        assert config.text_config.model_type in first["model"]["language_model"].lower()
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["pad_token_id"] == config.padding_token_id != generation["eos_token_id"]
+    assert generation["eos_token_id"] == config.text_config.eos_token_id
+    assert {**generation, **third["generation"]} == generation
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("llamo-llama3.2-1b", 1_235_814_400), ("llamo-qwen3-0.6b", 596_049_920)]
+)
+def test_the_text_branch_of_a_committed_llamo_is_the_released_base(name, parameters):
+    """And its motion branch is as large, but for the embedding."""
+    config = AutoConfig.from_pretrained(ROOT / "hub_configs" / name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert sum(weight.numel() for weight in model.text_parameters().values()) == parameters
+    branch = sum(weight.numel() for name, weight in model.named_parameters() if "motion_branch" in name)
+    assert branch == parameters - config.text_vocab_size * config.hidden_size
 
 
 def test_the_tables_of_the_readme_are_those_of_the_committed_results():

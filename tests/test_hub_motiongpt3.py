@@ -75,6 +75,7 @@ CODE = {
     "configuration_motiongpt3.py",
     "denoising_heads.py",
     "feature_extraction_motion.py",
+    "flow_graphs.py",
     "latent_motion_generation.py",
     "mixture_of_transformers.py",
     "modeling_motion_vae.py",

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..models.motion_conversion import resample_joints
 from ..models.motion_representation import (
     MotionRepresentation,
     features_to_joints,
@@ -113,11 +114,14 @@ class _Settings:
     mirror: bool
     retarget: bool
     target_skeleton: np.ndarray | None
+    source_fps: float
 
     def digest(self) -> str:
         """What a clip's files depend on beside its source."""
         target = None if self.target_skeleton is None else self.target_skeleton.tolist()
         values = [_FORMAT_VERSION, self.representation.name, self.mirror, self.retarget, target]
+        if self.source_fps != self.representation.fps:
+            values.append(self.source_fps)
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
@@ -140,16 +144,17 @@ def build_motion_dataset(
     mirror: bool = True,
     retarget: bool = True,
     target_skeleton: np.ndarray | torch.Tensor | None = None,
+    source_fps: float | None = None,
     num_proc: int | None = None,
     show_progress: bool = True,
 ) -> BuildReport:
     """Build a HumanML3D folder from a folder of joints, texts and split lists.
 
     `source_dir` holds `joints/<id>.npy` of shape `(frames, joints, 3)`, `texts/<id>.txt` and split lists: every `.txt`
-    file at its top, `train.txt` among them. `output_dir` gets `new_joint_vecs/` (features, one row fewer than frames),
-    `new_joints/` (the joints recovered from them), `texts/`, `Mean.npy` and `Std.npy` of the train split (see
-    `write_motion_statistics`), the split lists, and `report.json`. The mirrored clip of `<id>` is `M<id>`, made from
-    mirrored joints before retargeting, with mirrored captions, and stands in the same splits.
+    file at its top, `train.txt` among them. `output_dir` gets `new_joint_vecs/` (features: one row fewer than frames,
+    of "streaming272" as many), `new_joints/` (the joints recovered from them), `texts/`, `Mean.npy` and `Std.npy` of
+    the train split (see `write_motion_statistics`), the split lists, and `report.json`. The mirrored clip of `<id>` is
+    `M<id>`, made from mirrored joints before retargeting, with mirrored captions, and stands in the same splits.
 
     A run that was killed is taken up by the next one: clips whose files are all there, made from the same source files
     (size and modification time) with the same settings, are kept. Files appear whole or not at all, and the split
@@ -163,20 +168,25 @@ def build_motion_dataset(
         retarget (`bool`, defaults to `True`): Whether to give all clips the bone lengths of the target skeleton.
         target_skeleton (array of shape `(joints, 3)`, *optional*): A pose with the wanted bone lengths; by default
             those of the representation.
+        source_fps (`float`, *optional*): Frames per second of the joints, which `resample_joints` brings to the frame
+            rate of the representation; by default they have it.
         num_proc (`int`, *optional*): Worker processes; by default the work is done in this one.
         show_progress (`bool`, defaults to `True`): Whether to show a progress bar.
 
     Raises:
         `FileNotFoundError`: A source folder or `train.txt` is missing.
-        `ValueError`: A split list is empty, no clip of the train split is usable, a mirrored id is taken, or
-            `output_dir` was made by something else.
+        `ValueError`: A split list is empty, no clip of the train split is usable, a mirrored id is taken,
+            `source_fps` is not positive, or `output_dir` was made by something else.
         `OSError`: A file cannot be written (disk full, no permission).
     """
     start = time.monotonic()
     source, output = Path(source_dir), Path(output_dir)
     target = None if target_skeleton is None else np.asarray(target_skeleton, dtype=np.float64)
-    settings = _Settings(get_motion_representation(representation), mirror, retarget, target)
-    if retarget and target is None and settings.representation.target_bone_lengths is None:
+    layout = get_motion_representation(representation)
+    settings = _Settings(layout, mirror, retarget, target, layout.fps if source_fps is None else float(source_fps))
+    if not 0 < settings.source_fps < float("inf"):
+        raise ValueError(f"source_fps is {source_fps}; give the frames per second of the joints, 20 for example")
+    if retarget and target is None and layout.target_bone_lengths is None:
         raise ValueError(
             f"{representation} has no target skeleton of its own: pass target_skeleton=joints[0] of the clip whose "
             "bone lengths all shall have, or retarget=False"
@@ -247,6 +257,7 @@ def write_motion_clips(
     output = Path(output_dir)
     for name in (FEATURES_DIR, JOINTS_DIR, TEXTS_DIR):
         (output / name).mkdir(parents=True, exist_ok=True)
+    layout = get_motion_representation(representation)
     lengths = [len(clip.joints) for clip in clips]
     # Repeating the last frame changes no row of the clip itself: the heading is smoothed as if it went on so.
     frames = np.arange(max(lengths))
@@ -257,11 +268,12 @@ def write_motion_clips(
     recovered = features_to_joints(features, representation)
     failed = {}
     for index, (clip, length) in enumerate(zip(clips, lengths, strict=True)):
-        rows = features[:, index, : length - 1].float().numpy()
+        num_rows = layout.num_rows(length)
+        rows = features[:, index, :num_rows].float().numpy()
         if not np.isfinite(rows).all():
             failed[clip.motion_id] = "the joints have no proper skeleton: their features hold NaN"
             continue
-        clip_joints = recovered[:, index, : length - 1].float().numpy()
+        clip_joints = recovered[:, index, :num_rows].float().numpy()
         for side, prefix in enumerate(("", "M") if mirror else ("",)):
             captions = [caption.mirrored() for caption in clip.captions] if prefix else clip.captions
             lines = "".join(format_caption_line(caption) + "\n" for caption in captions)
@@ -293,9 +305,10 @@ def write_motion_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write `Mean.npy` and `Std.npy` over the frames of the named clips, as HumanML3D normalises.
 
-    The mean is per dimension, the standard deviation averaged within each of the 7 groups of features (root yaw, root
-    velocity, root height, positions, rotations, velocities, contacts). A group that never varies gets 1, so that
-    normalised features stay finite. Clips with NaN are left out.
+    The mean is per dimension, the standard deviation averaged within each group of features, of which HumanML3D has 7
+    (root yaw, root velocity, root height, positions, rotations, velocities, contacts) and "streaming272" 5 (see
+    `MotionRepresentation.feature_slices`). A group that never varies gets 1, so that normalised features stay finite.
+    Clips with NaN are left out.
 
     Args:
         output_dir (`str` or `Path`): Folder with `new_joint_vecs/`.
@@ -498,7 +511,7 @@ def _build_chunk(
     clips = []
     for outcome in outcomes.values():
         try:
-            joints = _read_joints(source / SOURCE_JOINTS_DIR / f"{outcome.motion_id}.npy", settings.representation)
+            joints = _read_joints(source / SOURCE_JOINTS_DIR / f"{outcome.motion_id}.npy", settings)
             text_path = source / TEXTS_DIR / f"{outcome.motion_id}.txt"
             captions, outcome.skipped_lines = read_valid_captions(text_path)
             if not captions:
@@ -506,7 +519,7 @@ def _build_chunk(
         except ValueError as error:
             outcome.reason = str(error)
         else:
-            clips.append(MotionClip(outcome.motion_id, joints.astype(np.float64), captions))
+            clips.append(MotionClip(outcome.motion_id, joints, captions))
     failed = {}
     if clips:
         failed = write_motion_clips(
@@ -525,7 +538,9 @@ def _build_chunk(
     return list(outcomes.values())
 
 
-def _read_joints(path: Path, representation: MotionRepresentation) -> np.ndarray:
+def _read_joints(path: Path, settings: _Settings) -> np.ndarray:
+    """Joints (frames, J, 3), float64, at the frame rate of the representation."""
+    representation = settings.representation
     try:
         joints = read_array(path)
     except ValueError as error:
@@ -534,12 +549,18 @@ def _read_joints(path: Path, representation: MotionRepresentation) -> np.ndarray
         wanted = f"(frames, {representation.num_joints}, 3)"
         raise ValueError(f"{path}: shape {joints.shape}, wanted {wanted} for {representation.name}")
     if len(joints) < 2:
-        raise ValueError(f"{path}: {len(joints)} frame(s), wanted at least 2: a row of features spans two frames")
+        raise ValueError(f"{path}: {len(joints)} frame(s), wanted at least 2: motion is from frame to frame")
     legs = list(representation.leg_joints)
     hips = [representation.parents[joint] for joint in legs]
     if np.array_equal(joints[0, legs], joints[0, hips]):
         raise ValueError(f"{path}: joints {legs} lie on their parents in frame 0: no skeleton")
-    return joints
+    resampled = resample_joints(joints.astype(np.float64), settings.source_fps, representation.fps)
+    if len(resampled) < 2:
+        raise ValueError(
+            f"{path}: {len(joints)} frames at {settings.source_fps:g} frames per second are {len(resampled)} at "
+            f"{representation.fps:g}, wanted at least 2"
+        )
+    return resampled
 
 
 def _output_files(motion_id: str, output: Path, mirror: bool) -> dict[str, int]:

@@ -96,8 +96,10 @@ def load_motion_dataset(
             copy of one, made by `push_motion_dataset`; or a folder made by `save_to_disk`.
         split (`str`, *optional*): Name of a split list, such as `"train"`; by default all of them.
         representation (`str`, defaults to `"humanml3d"`): Name of the motion representation.
-        min_frames (`int`, *optional*): Length of the shortest items kept; the usual protocol has 40, KIT-ML 24.
-        max_frames (`int`, *optional*): Length of the longest items kept; the usual protocol has 199.
+        min_frames (`int`, *optional*): Length of the shortest items kept; the usual protocol has 40, KIT-ML 24,
+            "streaming272" (of 30 frames per second) 60.
+        max_frames (`int`, *optional*): Length of the longest items kept; the usual protocol has 199, "streaming272"
+            299.
         mirrored (`bool`, defaults to `True`): Whether to keep mirrored clips: `M<id>` where `<id>` is a clip too.
         num_proc (`int`, *optional*): Processes that read files; by default this one.
         cache_dir (`str` or `Path`, *optional*): Folder for the Arrow cache; by default that of `datasets`.

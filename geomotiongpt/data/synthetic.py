@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..models.motion_conversion import resample_joints
+from ..models.motion_representation import get_motion_representation
 from .builder import MotionClip, finish_motion_folder, map_in_processes, write_motion_clips
-from .synthetic_actions import ACTIONS, MotionAttributes, compose_controls
+from .synthetic_actions import ACTIONS, FPS, MotionAttributes, compose_controls
 from .synthetic_captions import write_captions
 from .synthetic_motion import controls_to_joints
 from .text_files import CaptionSegment
@@ -43,7 +45,12 @@ class SyntheticClip:
 
 
 def make_synthetic_dataset(
-    output_dir: str | os.PathLike, num_motions: int = 2000, seed: int = 0, *, num_proc: int | None = None
+    output_dir: str | os.PathLike,
+    num_motions: int = 2000,
+    seed: int = 0,
+    representation: str = "humanml3d",
+    *,
+    num_proc: int | None = None,
 ) -> None:
     """Write a captioned motion data set, made from nothing but a seed, as `build_motion_dataset` would.
 
@@ -55,13 +62,17 @@ def make_synthetic_dataset(
         output_dir (`str` or `os.PathLike`): folder to write; new or empty. It appears when it is complete.
         num_motions (`int`, defaults to 2000): clips, without their mirror images; at least 20.
         seed (`int`, defaults to 0): what the clips are drawn from.
+        representation (`str`, defaults to `"humanml3d"`): of the features, "humanml3d" or "streaming272"; for the
+            latter the motion, which is drawn at 20 frames per second, is resampled to 30.
         num_proc (`int`, *optional*): processes that share the work; the files are the same. By default this one.
 
     Raises:
-        ValueError: if `num_motions` is below 20, or `output_dir` holds files.
+        ValueError: if `num_motions` is below 20, `output_dir` holds files, or the representation is of other joints.
         OSError: if a file cannot be written.
     """
     output = Path(output_dir)
+    if get_motion_representation(representation).joint_names != get_motion_representation("humanml3d").joint_names:
+        raise ValueError(f"representation is {representation!r}; the motions have the 22 joints of 'humanml3d'")
     if num_motions < len(_SPLIT_ROUND):
         raise ValueError(
             f"num_motions is {num_motions}; at least {len(_SPLIT_ROUND)} are needed to fill train, val and test"
@@ -78,12 +89,15 @@ def make_synthetic_dataset(
             splits[clip.split].append(clip.motion_id)
         # Clips of about the same length share a batch, so that little is padded.
         clips.sort(key=lambda clip: len(clip.joints))
-        motions = [MotionClip(clip.motion_id, clip.joints, clip.captions) for clip in clips]
+        fps = get_motion_representation(representation).fps
+        motions = [MotionClip(c.motion_id, resample_joints(c.joints, FPS, fps), c.captions) for c in clips]
         batches = [motions[start : start + _CLIPS_PER_BATCH] for start in range(0, len(motions), _CLIPS_PER_BATCH)]
-        for failed in map_in_processes(partial(write_motion_clips, output_dir=aside), batches, num_proc):
+        write = partial(write_motion_clips, output_dir=aside, representation=representation)
+        for failed in map_in_processes(write, batches, num_proc):
             if failed:
                 raise ValueError(f"seed {seed}: clips without features: {failed}")
-        finish_motion_folder(aside, {name: ids + [f"M{i}" for i in ids] for name, ids in splits.items()})
+        with_mirrored = {name: ids + [f"M{i}" for i in ids] for name, ids in splits.items()}
+        finish_motion_folder(aside, with_mirrored, representation)
         os.replace(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

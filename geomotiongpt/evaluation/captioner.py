@@ -145,5 +145,4 @@ def denoising_of(model: MotionLanguageModel) -> dict[str, Any]:
     """How a model without motion codes makes motions, unless it is told otherwise."""
     if isinstance(model, MotionVocabularyMixin):
         return {}
-    names = ("denoising_process", "num_denoising_steps", "denoising_guidance_scale")
-    return {name: getattr(model.config, name) for name in names}
+    return {name: getattr(model.config, name) for name in model.config.sampling_options}

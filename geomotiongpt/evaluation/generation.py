@@ -148,6 +148,9 @@ def evaluate_text_to_motion(
         ValueError: as the parts do, each naming the thing.
     """
     request = request or MotionRequest()
+    if judge is not None:
+        population.check(judge.processor)
+    evaluator = evaluator and evaluator.of_motions_in(population.representation)
     run = _open(model_name, population, output, request, evaluator, batch_size, decoding, command)
     made = _make(run, run.dataset, MOTIONS, replace(request, num_samples=1))
     drawn = _draw_texts(len(run.dataset), request)
@@ -159,11 +162,11 @@ def evaluate_text_to_motion(
         return None
     metrics, protocol = _lengths(motions, run.dataset), {"lengths": request.lengths, "seed_of_motions": request.seed}
     if evaluator is not None:
-        fitting, num_cut = _cut(motions, evaluator)
+        fitting, changed = _fit(motions, evaluator)
         metrics |= measure_motions(fitting, run.dataset, evaluator, reader=reader)
-        protocol |= {"motions_cut_for_the_evaluator": num_cut}
+        protocol |= changed
         if repeated:
-            metrics |= score_repeated([_cut(group, evaluator)[0] for group in repeated], evaluator)
+            metrics |= score_repeated([_fit(group, evaluator)[0] for group in repeated], evaluator)
             protocol |= {"multimodality_texts": len(drawn), "motions_a_text": request.num_samples}
     metrics |= compare_physics(motions, motions_of(run.dataset), population.representation)
     plots = _draw_examples(run, motions, prompts)
@@ -216,6 +219,7 @@ def evaluate_completion(
     Raises:
         ValueError: as the parts do, each naming the thing.
     """
+    evaluator = evaluator and evaluator.of_motions_in(population.representation)
     run = _open(model_name, population, output, request, evaluator, batch_size, decoding, command)
     made = _make(run, run.dataset, MOTIONS, request)
     if not join_processes().is_main_process:
@@ -233,9 +237,9 @@ def evaluate_completion(
     protocol: dict[str, Any] = {"given": request.keep, "seed_of_motions": request.seed, "seam_limit": _SEAM_LIMIT}
     protocol |= {"baseline": _BASELINES[request.task]}
     if evaluator is not None:
-        fitting, num_cut = _cut(motions, evaluator)
+        fitting, changed = _fit(motions, evaluator)
         metrics |= measure_motions(fitting, run.dataset, evaluator, has_texts=False)
-        protocol |= {"motions_cut_for_the_evaluator": num_cut}
+        protocol |= changed
         protocol |= describe_evaluator(evaluator, len(motions), len(motions))
     metrics |= compare_physics(motions, motions_of(run.dataset), representation)
     seconds = [[unit * count / run.fps for count in given] for given in made.given_codes]
@@ -308,6 +312,7 @@ def _open(
 ) -> _Run:
     """Opens everything and refuses what cannot be measured, before anything takes long."""
     model, processor = load_captioner(model_name)
+    population.check(processor)
     model.to(join_processes().device).eval()
     fewest = 1 if request is None else request.fewest_codes
     dataset, too_short = drop_short_motions(
@@ -382,11 +387,20 @@ def _duration_errors(said: Sequence[float | None], truth: np.ndarray) -> dict[st
     }
 
 
-def _cut(motions: Sequence[np.ndarray], evaluator: Evaluator) -> tuple[list[np.ndarray], int]:
-    """Motions no longer than the evaluator takes, and how many were."""
+def _fit(motions: Sequence[np.ndarray], evaluator: Evaluator) -> tuple[list[np.ndarray], dict[str, int]]:
+    """Motions as an evaluator takes them, cut or their last frame repeated; and of how many that is so."""
     most, unit = evaluator.model.config.max_frames, evaluator.model.config.downsampling_factor
-    cut = [motion[:most] if len(motion) // unit * unit > most else motion for motion in motions]
-    return cut, sum(len(short) < len(motion) for short, motion in zip(cut, motions, strict=True))
+    fitting, changed = [], {"motions_cut_for_the_evaluator": 0, "motions_lengthened_for_the_evaluator": 0}
+    for motion in motions:
+        length = len(motion)
+        while evaluator.num_frames(length) < unit:
+            length += 1
+        clip = evaluator.to_features(np.pad(motion, ((0, length - len(motion)), (0, 0)), mode="edge"))
+        is_long = len(clip) // unit * unit > most
+        fitting.append(clip[:most] if is_long else clip)
+        changed["motions_cut_for_the_evaluator"] += is_long
+        changed["motions_lengthened_for_the_evaluator"] += length > len(motion)
+    return fitting, changed
 
 
 def _range(lengths: Sequence[int]) -> dict[str, float]:
@@ -462,8 +476,11 @@ def _plain_completions(
             motion[first:stop] = (1 - shares) * target[first - 1] + shares * target[stop]
         else:
             motion[first:stop] = target[first - 1]
-            for name in ("root_yaw", "root_velocity"):
-                motion[first:stop, slices[name]] = 0
+            motion[first:stop, slices["root_velocity"]] = 0
+            if "heading_change" in slices:
+                motion[first:stop, slices["heading_change"]] = (1, 0, 0, 0, 1, 0)  # none
+            else:
+                motion[first:stop, slices["root_yaw"]] = 0
         plain.append(motion)
     return plain
 

@@ -3,7 +3,8 @@
 Joints are (frames, J, 3) in the unit and at the frame rate of their representation, y up, on the ground y = 0, as
 `features_to_joints` gives them. Published definitions are of a body's surface; here the joints stand for it, and the
 data sets put the lowest joint of a clip on the ground. A jump floats and a dance slides, so compare with real motion,
-not with zero.
+not with zero, and at one frame rate: what is counted in frames (the window of skating, the acceleration error) and
+the noise that jerk picks up depend on it. `convert_features` brings 30 frames per second to 20.
 """
 
 from collections.abc import Sequence

@@ -269,10 +269,12 @@ def side_accuracy(
 
 
 def _to_joints(motion: np.ndarray, representation: str) -> np.ndarray:
-    """(frames + 1, J, 3), as T rows of features come from T + 1 frames: the body goes on at its last speed."""
+    """As many frames (frames, J, 3) as give the rows: where T come from T + 1, the body goes on at its last speed."""
     joints = features_to_joints(np.asarray(motion, np.float64), representation)
     if len(joints) < 2:
         raise ValueError(f"a motion of {len(joints)} frame cannot be damaged; it takes 2 or more.")
+    if get_motion_representation(representation).layout == "frames":
+        return joints
     return np.concatenate([joints, 2 * joints[-1:] - joints[-2:-1]])
 
 

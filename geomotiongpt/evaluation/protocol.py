@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,15 @@ class Population:
             max_frames=self.max_frames,
             mirrored=self.mirrored,
         )
+
+    def check(self, processor: MotionProcessor) -> None:
+        """Raises a ValueError if the motions are of another representation than a model's."""
+        own = processor.feature_extractor.representation
+        if own != self.representation:
+            raise ValueError(
+                f"the model takes {own!r} motions; the motions to measure it on are said to be "
+                f"{self.representation!r}: give data in its representation, and --representation {own}."
+            )
 
     def name_data(self, dataset: HFDataset) -> dict[str, str]:
         """The data of a result: their name, and the hash of the motions measured and their captions."""
@@ -167,9 +176,11 @@ def evaluate_model(
     """
     captioning, output = captioning or CaptioningProtocol(), Path(output)
     model, processor = load_captioner(model_name)
+    population.check(processor)
     model.to(join_processes().device).eval()
     dataset, too_short = drop_short_motions(population.dataset, processor.feature_extractor.downsampling_factor)
     if evaluator is not None:
+        evaluator = evaluator.of_motions_in(population.representation)
         evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     output.mkdir(parents=True, exist_ok=True)
     decoding: dict[str, Any] = {"num_beams": num_beams, "do_sample": False}
@@ -236,20 +247,22 @@ def evaluate_motions(
             f"{folder} holds no motion of split {population.split!r}: its files are called like "
             f"{', '.join(sorted(files)[:3]) or 'nothing'}, the motions {', '.join(ids[:3])}."
         )
+    evaluator = evaluator.of_motions_in(population.representation)
     numbers = {len(files[ids[row]]) for row in rows}
     if len(numbers) > 1:
         raise ValueError(f"{folder}: between {min(numbers)} and {max(numbers)} motions a caption; wanted as many.")
-    dataset, extractor = population.dataset.select(rows), evaluator.processor.feature_extractor
+    dataset = population.dataset.select(rows)
     paths = [files[motion_id] for motion_id in dataset["motion_id"]]
     given = [_read_motion(group[0]) for group in paths]
-    motions = [extractor.to_features(clip, str(group[0])) for clip, group in zip(given, paths, strict=True)]
-    evaluator.check([str(group[0]) for group in paths], [len(motion) for motion in motions])
+    motions = [evaluator.to_features(clip, str(group[0])) for clip, group in zip(given, paths, strict=True)]
+    directly = replace(evaluator, motions_in=None)
+    directly.check([str(group[0]) for group in paths], [len(motion) for motion in motions])
     evaluator.check(ids, motion_lengths(population.dataset))
     metrics = measure_motions(motions, population.dataset, evaluator, rows=rows, reader=reader)
     # Joints as they were given: features stand on the ground and have the representation's bone lengths.
     metrics |= compare_physics(given, motions_of(dataset), population.representation)
     if numbers != {1}:
-        repeated = [[extractor.to_features(_read_motion(path), str(path)) for path in group] for group in paths]
+        repeated = [[evaluator.to_features(_read_motion(path), str(path)) for path in group] for group in paths]
         metrics |= score_repeated(repeated, evaluator)
     unknown = sorted(set(files) - set(ids))
     for what, names in (("motions of the split without a file", set(ids) - set(files)), ("other files", unknown)):
@@ -349,6 +362,7 @@ def evaluate_probes(
         command: that makes the result again.
     """
     captioning, dataset = captioning or CaptioningProtocol(), population.dataset
+    evaluator = evaluator.of_motions_in(population.representation)
     evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     references = dataset["captions"]
     tokens = {group[0]: words[0].split() for group, words in zip(references, dataset["tokens"], strict=True)}
@@ -399,7 +413,7 @@ def evaluate_retrieval(
             same words do (cosine of bags of words above 0.9).
         command: that makes the result again.
     """
-    dataset = population.dataset
+    dataset, evaluator = population.dataset, evaluator.of_motions_in(population.representation)
     references = dataset["captions"]
     texts, motions = _embed_references(evaluator, dataset), _embed_real(evaluator, dataset)
     labels = None if reader is None else pair_labels(references, reader)
@@ -449,7 +463,7 @@ def _motion_metrics(
 ) -> dict[str, Any]:
     """Reconstruction by what encodes motions, physics before and after; use and geometry of the codes, if any."""
     has_codes, extractor = isinstance(model, MotionVocabularyMixin), processor.feature_extractor
-    codec = model.motion_tokenizer if has_codes else model.motion_vae
+    codec = model.motion_tokenizer if has_codes else model.motion_encoder
     reconstruction = reconstruct_clips(codec, extractor, normalised_clips(dataset, extractor))
     metrics: dict[str, Any] = reconstruction_metrics(reconstruction, codec, extractor.representation)
     metrics |= prefixed("reconstruction", _physics(reconstruction.features, extractor.representation))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.geometry import codebook_geometry, usage_statistics, welch_bound
+from ..models.modeling_causal_motion_codec import CausalMotionCodec
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.modeling_motion_vae import MotionVAE
 from ..models.motion_representation import features_to_joints, get_motion_representation
@@ -75,8 +76,30 @@ def encode_latents(
 
 
 @torch.no_grad()
+def encode_latent_sequences(
+    model: CausalMotionCodec, clips: Sequence[np.ndarray], *, batch_size: int = 64
+) -> list[np.ndarray]:
+    """Latents of many clips, in batches of similar length.
+
+    Args:
+        model: the motion codec, in evaluation mode.
+        clips: normalised features (frames, F) each.
+        batch_size: clips at a time.
+
+    Returns:
+        of each clip (latents, latent_dim) float32.
+    """
+    sequences: list[np.ndarray] = [np.zeros((0, 0), np.float32)] * len(clips)
+    for batch in _batches(clips, batch_size):
+        latents, mask = model.encode(*_pad([clips[index] for index in batch], model.device)).to_tuple()
+        for index, row, valid in zip(batch, latents, mask, strict=True):
+            sequences[index] = row[valid].cpu().numpy()
+    return sequences
+
+
+@torch.no_grad()
 def reconstruct_clips(
-    model: MotionTokenizer | MotionVAE,
+    model: MotionTokenizer | MotionVAE | CausalMotionCodec,
     feature_extractor: MotionFeatureExtractor,
     clips: Sequence[np.ndarray],
     *,
@@ -85,7 +108,7 @@ def reconstruct_clips(
     """Encodes and decodes whole clips, without noise.
 
     Args:
-        model: the motion tokenizer or motion VAE; its training mode is left as it was.
+        model: the motion tokenizer, motion VAE or causal motion codec; its training mode is left as it was.
         feature_extractor: that normalised the clips.
         clips: normalised features (frames, F) each.
         batch_size: clips at a time.
@@ -118,13 +141,13 @@ def reconstruct_clips(
 
 
 def reconstruction_metrics(
-    reconstruction: Reconstruction, model: MotionTokenizer | MotionVAE, representation: str
+    reconstruction: Reconstruction, model: MotionTokenizer | MotionVAE | CausalMotionCodec, representation: str
 ) -> dict[str, float]:
     """The metrics of `evaluate_reconstruction`, from clips that are decoded already.
 
     Args:
         reconstruction: by `reconstruct_clips`.
-        model: the motion tokenizer or motion VAE that made it.
+        model: the motion tokenizer, motion VAE or causal motion codec that made it.
         representation: of the features.
     """
     errors = [
@@ -143,7 +166,7 @@ def reconstruction_metrics(
 
 
 def evaluate_reconstruction(
-    model: MotionTokenizer | MotionVAE,
+    model: MotionTokenizer | MotionVAE | CausalMotionCodec,
     feature_extractor: MotionFeatureExtractor,
     clips: Sequence[np.ndarray],
     *,
@@ -152,7 +175,7 @@ def evaluate_reconstruction(
     """Encodes and decodes whole clips, without noise, and measures what came back.
 
     Args:
-        model: the motion tokenizer or motion VAE; its training mode is left as it was.
+        model: the motion tokenizer, motion VAE or causal motion codec; its training mode is left as it was.
         feature_extractor: that normalised the clips.
         clips: normalised features (frames, F) each.
         batch_size: clips at a time.
@@ -219,7 +242,11 @@ def _compare(
     facts = get_motion_representation(representation)
     difference = np.asarray(features, np.float64) - np.asarray(target, np.float64)
     positions = difference[:, facts.feature_slices["positions"]].reshape(len(difference), -1, 3)
-    positions[..., 1] -= difference[:, facts.feature_slices["root_height"]]
+    if facts.layout == "frames":  # the root is among the joints
+        height, positions = positions[:, :1, 1], positions[:, 1:]
+    else:
+        height = difference[:, facts.feature_slices["root_height"]]
+    positions[..., 1] -= height
     local = np.linalg.norm(positions, axis=-1) * (facts.unit_in_metres * MILLIMETRES_PER_METRE)
     world, world_target = (
         features_to_joints(np.asarray(rows, np.float64), representation) for rows in (features, target)

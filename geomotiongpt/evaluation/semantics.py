@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from transformers import PreTrainedModel
 
+from ..models.feature_extraction_motion import MotionFeatureExtractor
+from ..models.motion_conversion import convert_features, resampled_frames
+from ..models.motion_skeletons import MotionRepresentation, get_motion_representation
 from ..models.processing_motion_text_evaluator import MotionTextEvaluatorProcessor
 from .distribution import diversity, frechet_distance, frechet_distance_floor, multimodality
 from .embeddings import embed_motions, embed_texts, evaluator_hash
@@ -32,6 +35,7 @@ class Evaluator:
         pool_size: pairs in a pool (published: 32).
         last_pool: what becomes of the rest where the pairs are no multiple of `pool_size`: "smaller", a pool of its
             own, or "drop" (published).
+        motions_in: representation of the motions that are measured, see `of_motions_in`; None: the evaluator's own.
     """
 
     name: str
@@ -41,14 +45,65 @@ class Evaluator:
     seed: int = 0
     pool_size: int = 32
     last_pool: Literal["smaller", "drop"] = "smaller"
+    motions_in: str | None = None
+
+    def of_motions_in(self, representation: str) -> "Evaluator":
+        """The same evaluator, for motions in a representation; where it takes another one, they are converted.
+
+        Raises:
+            ValueError: if the two are of different joints.
+        """
+        have, own = get_motion_representation(representation), self._own
+        if have.joint_names != own.joint_names:
+            raise ValueError(
+                f"the evaluator {self.name} takes {own.name!r} motions, and {representation!r} ones have other "
+                "joints: give an evaluator of these joints."
+            )
+        return replace(self, motions_in=representation)
+
+    @property
+    def _own(self) -> MotionRepresentation:
+        return get_motion_representation(self.processor.feature_extractor.representation)
+
+    @property
+    def _source(self) -> MotionRepresentation:
+        return self._own if self.motions_in is None else get_motion_representation(self.motions_in)
+
+    def to_features(self, motion: np.ndarray, name: str = "motion") -> np.ndarray:
+        """Features that the evaluator takes, not normalised, of features or joints of the motions that are measured.
+
+        Features that it takes stay as they are.
+
+        Raises:
+            ValueError: as `MotionFeatureExtractor`.
+        """
+        extractor, source = self.processor.feature_extractor, self._source
+        is_own = np.ndim(motion) == 2 and np.shape(motion)[1] == extractor.feature_size
+        if source == self._own or is_own:
+            return extractor.to_features(motion, name)
+        features = MotionFeatureExtractor(source.name, downsampling_factor=2).to_features(motion, name)
+        return convert_features(features.astype(np.float64), source.name, self._own.name).astype(np.float32)
+
+    def num_frames(self, length: int) -> int:
+        """Frames that `to_features` makes of so many."""
+        source, own = self._source, self._own
+        if source == own:
+            return length
+        return own.num_rows(resampled_frames(length, source.fps, own.fps))
 
     @property
     def protocol(self) -> dict[str, str | int]:
         """What a result must say about its semantic metrics."""
+        source, own = self._source, self._own
+        converted = {
+            "motions_converted_for_the_evaluator": f"{source.name} at {source.fps:g} frames a second to {own.name} at "
+            f"{own.fps:g}: joints from positions, resampled, features of these"
+        }
         tagged = "tagged words where the data have them; captions of a model have none and are read word by word"
         return {
             "evaluator": self.name,
             "evaluator_sha256": evaluator_hash(self.model, self.processor),
+            **({} if source == own else converted),
             "similarity": self.model.config.similarity,
             "text_reading": tagged if self.processor.tagged else "words",
             "pool_size": self.pool_size,
@@ -70,20 +125,27 @@ class Evaluator:
         """Refuses motions that cannot be embedded, before anything takes long.
 
         Raises:
-            ValueError: for fewer than 4 motions, which have no floor of FID, or one longer than the evaluator takes.
+            ValueError: for fewer than 4 motions, which have no floor of FID, or one longer or shorter than the
+                evaluator takes.
         """
         if len(names) < 4:
             raise ValueError(f"{len(names)} motions are too few for the metrics of an evaluator; wanted 4 or more.")
-        longest = max(range(len(names)), key=lambda index: lengths[index])
+        longest, shortest = (pick(range(len(names)), key=lambda index: lengths[index]) for pick in (max, min))
         unit, most = self.model.config.downsampling_factor, self.model.config.max_frames
-        if lengths[longest] // unit * unit > most:
-            raise ValueError(
-                f"{names[longest]} has {lengths[longest]} frames; this evaluator takes at most {most}: leave such "
-                "motions out with --max-frames."
-            )
+        for row, bound, option in ((longest, f"at most {most}", "max"), (shortest, f"{unit} or more", "min")):
+            frames = self.num_frames(lengths[row])
+            if frames // unit * unit > most if option == "max" else frames < unit:
+                converted = "" if frames == lengths[row] else f" ({frames} in the evaluator's representation)"
+                raise ValueError(
+                    f"{names[row]} has {lengths[row]} frames{converted}; this evaluator takes {bound}: leave such "
+                    f"motions out with --{option}-frames."
+                )
 
     def embed_motions(self, motions: Sequence[np.ndarray], names: Sequence[str] | None = None) -> np.ndarray:
         """(N, E) of features that are not normalised."""
+        if self._source != self._own:
+            called = names or [f"motion {index}" for index in range(len(motions))]
+            motions = [self.to_features(motion, name) for motion, name in zip(motions, called, strict=True)]
         return embed_motions(self.model, self.processor, motions, names=names)
 
     def embed_texts(self, captions: Sequence[str], tokens: Sequence[Sequence[str]] | None = None) -> np.ndarray:

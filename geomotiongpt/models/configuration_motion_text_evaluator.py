@@ -2,12 +2,15 @@
 
 from transformers import PreTrainedConfig
 
+NUM_CONTACTS = 4  # the last features of a HumanML3D-style frame, which are not looked at
+
 
 class MotionTextEvaluatorConfig(PreTrainedConfig):
     """Everything the weights of a `MotionTextEvaluator` need, with the sizes of the official HumanML3D evaluator.
 
     Args:
-        num_features: width of a motion frame, foot contacts included (263 for HumanML3D, 251 for KIT-ML).
+        num_features: width of a motion frame, foot contacts included (263 for HumanML3D, 251 for KIT-ML); 272
+            have none.
         movement_hidden_size: width of the first convolution.
         movement_size: width of a movement code (4 frames).
         motion_hidden_size: width of the motion GRU, in each direction.
@@ -51,3 +54,8 @@ class MotionTextEvaluatorConfig(PreTrainedConfig):
     def similarity(self) -> str:
         """How embeddings are compared: by their Euclidean distance."""
         return "euclidean"
+
+    @property
+    def num_motion_features(self) -> int:
+        """Features of a frame that are looked at: all but the contacts."""
+        return self.num_features if self.num_features == 272 else self.num_features - NUM_CONTACTS

@@ -67,3 +67,14 @@ class MotionVAEConfig(PreTrainedConfig):
     def num_joints(self) -> int:
         """Joints J of the skeleton: a HumanML3D-style frame has 12 J - 1 features."""
         return (self.num_features + 1) // 12
+
+    @property
+    def num_root_features(self) -> int:
+        """Features of the root, which stand first: 8 of 272 (see `streaming_representation`), else 4."""
+        return 8 if self.num_features == 272 else 4
+
+    @property
+    def position_features(self) -> slice:
+        """Where the joint positions stand; in 272 features the root's are among them."""
+        joints = self.num_joints if self.num_features == 272 else self.num_joints - 1
+        return slice(self.num_root_features, self.num_root_features + 3 * joints)

@@ -2,16 +2,15 @@
 
 from typing import cast
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_motion_language import MotionLanguageConfig
+from .configuration_continuous_motion import ContinuousMotionConfig
 from .configuration_motion_vae import MotionVAEConfig
 
-STREAMS = ("dual", "single")
 STAGES = ("text-to-motion", "alignment", "joint")
 
 
-class MotionGPT3Config(MotionLanguageConfig):
+class MotionGPT3Config(ContinuousMotionConfig):
     """Configuration of `MotionGPT3ForCausalLM`; the defaults are the paper's (arXiv 2506.24086).
 
     Token ids are laid out as [text | markers | motion slots]. Text ids are the base model's. The markers, padding and
@@ -49,11 +48,11 @@ class MotionGPT3Config(MotionLanguageConfig):
     """
 
     model_type = "motiongpt3"
+    stages = STAGES
+    sampling_options = ("denoising_process", "num_denoising_steps", "denoising_guidance_scale")
     sub_configs = {"text_config": AutoConfig, "motion_vae_config": MotionVAEConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
     motion_vae_config: dict | PreTrainedConfig | None = None
-    streams: str = "dual"
     num_latent_components: int | None = None
     num_motion_slots: int = 4
     denoising_process: str = "diffusion"
@@ -69,17 +68,8 @@ class MotionGPT3Config(MotionLanguageConfig):
     denoising_weight: float = 1.0
     length_weight: float = 0.1
     max_motion_frames: int | None = None
-    trained_tasks: list[str] | None = None
-    trained_stage: str | None = None
 
     def __post_init__(self, **kwargs):
-        if self.text_config is None or isinstance(self.text_config, dict):
-            values = dict(self.text_config or {})
-            kind = values.pop("model_type", "gpt2")
-            if kind not in CONFIG_MAPPING:
-                raise ValueError(f"text_config is of a {kind!r} model, which transformers does not know.")
-            self.text_config = CONFIG_MAPPING[kind](**values)
-        self.drop_foreign_padding()
         if self.motion_vae_config is None or isinstance(self.motion_vae_config, dict):
             self.motion_vae_config = MotionVAEConfig(**(self.motion_vae_config or {}))
         super().__post_init__(**kwargs)
@@ -96,75 +86,11 @@ class MotionGPT3Config(MotionLanguageConfig):
                 f"num_latent_components is {self.num_latent_components}; a latent of this motion VAE has {entries} "
                 "entries, so use 1 to that many, or None for all."
             )
-        for name, known in (("streams", STREAMS), ("trained_stage", (*STAGES, None))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(str, known))}.")
-
-    def drop_foreign_padding(self) -> None:
-        """Takes out of the base's configuration the padding that a `Trainer` writes there: the processor's."""
-        base = cast(PreTrainedConfig, self.text_config)
-        if (getattr(base, "pad_token_id", None) or 0) >= base.vocab_size:
-            base.pad_token_id = None
 
     @property
     def vae(self) -> MotionVAEConfig:
         """`motion_vae_config`, as what it is."""
         return cast(MotionVAEConfig, self.motion_vae_config)
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the language model."""
-        return cast(PreTrainedConfig, self.text_config).hidden_size
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Layers of the language model."""
-        return cast(PreTrainedConfig, self.text_config).num_hidden_layers
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Positions of the language model."""
-        return cast(PreTrainedConfig, self.text_config).max_position_embeddings
-
-    @property
-    def text_vocab_size(self) -> int:
-        """Rows of the base model's embedding."""
-        return cast(PreTrainedConfig, self.text_config).vocab_size
-
-    @property
-    def padding_token_id(self) -> int:
-        """Token id of `<pad>`. (`pad_token_id` would have to be an id of the base model.)"""
-        return self.text_vocab_size
-
-    @property
-    def motion_start_token_id(self) -> int:
-        """Token id of `<motion>`."""
-        return self.text_vocab_size + 1
-
-    @property
-    def motion_end_token_id(self) -> int:
-        """Token id of `</motion>`."""
-        return self.text_vocab_size + 2
-
-    @property
-    def first_slot_token_id(self) -> int:
-        """From here on ids are motion's: `<motion_in>`, then `<motion_out>`."""
-        return self.text_vocab_size + 3
-
-    @property
-    def motion_in_token_id(self) -> int:
-        """Token id of `<motion_in>`, a slot of a motion that is given."""
-        return self.first_slot_token_id
-
-    @property
-    def motion_out_token_id(self) -> int:
-        """Token id of `<motion_out>`, a slot of a motion that is to be made."""
-        return self.first_slot_token_id + 1
-
-    @property
-    def vocab_size(self) -> int:
-        """All ids: the width of the logits."""
-        return self.first_slot_token_id + 2
 
     @property
     def max_frames(self) -> int:

@@ -6,9 +6,10 @@ to bottom: noise schedule, condition encoder, network, head.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization as init
 
+from .flow_graphs import FlowGraphs
+
 _NUM_SINUSOIDS = 256
+_ROWS_TOGETHER = 128  # rows times steps whose modulations are computed, and kept, at once
 _FLOW_TIME_SCALE = 1000.0  # flow times lie in [0, 1], the sinusoids are made for step numbers
 
 # The samplers of each process with their usual number of steps; the first one is the default.
@@ -131,10 +135,10 @@ class ConditionEncoder(nn.Module):
 
 
 def time_sinusoids(time: Tensor) -> Tensor:
-    """Step numbers (rows,) -> (rows, 256) float32, cosines first."""
+    """Step numbers (...,) -> (..., 256) float32, cosines first."""
     half = _NUM_SINUSOIDS // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
-    angles = time.float()[:, None] * frequencies
+    angles = time.float().unsqueeze(-1) * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -147,9 +151,14 @@ class AdaptiveBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         self.modulation = nn.Linear(size, 3 * size)
 
-    def forward(self, hidden_states: Tensor, modulator: Tensor) -> Tensor:
+    def modulate(self, modulator: Tensor) -> tuple[Tensor, ...]:
+        """(..., size) -> shift, 1 + scale and gate, (..., size) each."""
         shift, scale, gate = self.modulation(modulator).chunk(3, dim=-1)
-        return hidden_states + gate * self.mlp(self.norm(hidden_states) * (1 + scale) + shift)
+        return shift, 1 + scale, gate
+
+    def forward(self, hidden_states: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+        """(rows, size) -> (rows, size), with what `modulate` gives."""
+        return torch.addcmul(hidden_states, gate, self.mlp(torch.addcmul(shift, self.norm(hidden_states), scale)))
 
 
 class FinalLayer(nn.Module):
@@ -161,9 +170,14 @@ class FinalLayer(nn.Module):
         self.modulation = nn.Linear(size, 2 * size)
         self.linear = nn.Linear(size, latent_size)
 
-    def forward(self, hidden_states: Tensor, modulator: Tensor) -> Tensor:
+    def modulate(self, modulator: Tensor) -> tuple[Tensor, ...]:
+        """(..., size) -> shift and 1 + scale, (..., size) each."""
         shift, scale = self.modulation(modulator).chunk(2, dim=-1)
-        return self.linear(self.norm(hidden_states) * (1 + scale) + shift)
+        return shift, 1 + scale
+
+    def forward(self, hidden_states: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """(rows, size) -> (rows, latent_size), with what `modulate` gives."""
+        return self.linear(torch.addcmul(shift, self.norm(hidden_states), scale))
 
 
 class DenoiserMLP(nn.Module):
@@ -178,6 +192,31 @@ class DenoiserMLP(nn.Module):
         self.blocks = nn.ModuleList(AdaptiveBlock(hidden_size) for _ in range(num_layers))
         self.final_layer = FinalLayer(hidden_size, latent_size)
 
+    @property
+    def layers(self) -> list[Any]:
+        """Those that time and condition modulate."""
+        return [*self.blocks, self.final_layer]
+
+    def modulator(self, time: Tensor, condition_embedding: Tensor) -> Tensor:
+        """Times (...,) and conditions (..., hidden_size), which broadcast -> (..., hidden_size)."""
+        sinusoids = time_sinusoids(time).to(self.input_projection.weight.dtype)
+        return functional.silu(self.time_embedding(sinusoids) + condition_embedding)
+
+    def modulate_steps(self, times: Tensor, condition_embedding: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
+        """For `denoise`, what time and condition set in each layer, at one step after another.
+
+        None of it depends on the latents, so it is computed for many steps at once: their layers' weights, which are
+        more than those of the rest, are read once, and not at every step.
+
+        Args:
+            times: (steps,), as in `forward`, each the same for all rows.
+            condition_embedding: (rows, hidden_size).
+        """
+        for together in times.split(max(1, _ROWS_TOGETHER // len(condition_embedding))):
+            modulator = self.modulator(together.unsqueeze(-1), condition_embedding)
+            steps = [zip(*layer.modulate(modulator), strict=True) for layer in self.layers]
+            yield from map(list, zip(*steps, strict=True))
+
     def forward(self, noisy: Tensor, time: Tensor, condition_embedding: Tensor) -> Tensor:
         """Always float32, so that the steps of a process are computed in it.
 
@@ -186,12 +225,15 @@ class DenoiserMLP(nn.Module):
             time: (rows,) or, the same for all rows, (1,): step numbers of the training process, or 1000 t.
             condition_embedding: (rows, hidden_size).
         """
-        dtype = self.input_projection.weight.dtype
-        hidden_states = self.input_projection(noisy.to(dtype))
-        modulator = functional.silu(self.time_embedding(time_sinusoids(time).to(dtype)) + condition_embedding)
-        for block in self.blocks:
-            hidden_states = block(hidden_states, modulator)
-        return self.final_layer(hidden_states, modulator).float()
+        modulator = self.modulator(time, condition_embedding)
+        return self.denoise(noisy, [layer.modulate(modulator) for layer in self.layers])
+
+    def denoise(self, noisy: Tensor, modulations: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        """`forward`, with what time and condition set in each layer."""
+        hidden_states = self.input_projection(noisy.to(self.input_projection.weight.dtype))
+        for layer, modulation in zip(self.layers, modulations, strict=True):
+            hidden_states = layer(hidden_states, *modulation)
+        return hidden_states.float()
 
 
 class DenoisingHead(nn.Module):
@@ -248,6 +290,7 @@ class DenoisingHead(nn.Module):
         self.null_condition = nn.Parameter(torch.empty(num_condition_tokens, condition_size))
         encoder_sizes = (condition_size, hidden_size, num_condition_tokens, num_condition_heads)
         self.condition_encoder = ConditionEncoder(*encoder_sizes, dropout)
+        self.flow_graphs: FlowGraphs | None = None  # see `compile_flow_loop`
         self.denoiser = DenoiserMLP(latent_size, hidden_size, num_layers)
         self.reset_parameters()
 
@@ -369,13 +412,16 @@ class DenoisingHead(nn.Module):
         shape = (len(condition), self.latent_size)
         latents = _draw(torch.randn, shape, generator, condition.device)
         if sampler == "euler":
-            for step in range(num_steps):
-                time = _FLOW_TIME_SCALE * step / num_steps
-                latents = latents + self._predict(latents, time, embeddings, guidance_scale) / num_steps
-            return latents
+            # What autocast makes of the weights is gone after it: no graph can hold that
+            if self.flow_graphs is not None and latents.is_cuda and not torch.is_autocast_enabled("cuda"):
+                options = latents, embeddings, num_steps, guidance_scale
+                return self.flow_graphs.run(self.follow_flow, self.denoiser, *options)
+            return self.follow_flow(latents, embeddings, num_steps, guidance_scale)
         schedule = self.schedule(num_steps)
-        for index in reversed(range(num_steps)):
-            predicted = self._predict(latents, float(schedule.timesteps[index]), embeddings, guidance_scale)
+        times = torch.from_numpy(schedule.timesteps[::-1].copy()).to(condition.device)
+        for step, modulations in enumerate(self.denoiser.modulate_steps(times, embeddings), 1):
+            index = num_steps - step
+            predicted = self._predict(latents, modulations, guidance_scale)
             if sampler == "ddim":
                 latents = schedule.ddim_step(latents, predicted, index)
             else:  # the last step draws too, although it adds no noise: the published sampler does
@@ -383,12 +429,19 @@ class DenoisingHead(nn.Module):
                 latents = schedule.ancestral_step(latents, predicted, noise, index)
         return latents
 
-    def _predict(self, latents: Tensor, time: float, embeddings: Tensor, guidance_scale: float) -> Tensor:
-        """Noise or velocity; where guided, embeddings (2 rows, hidden_size) hold the unconditional ones last."""
-        times = torch.full((1,), time, device=latents.device)
+    def follow_flow(self, latents: Tensor, embeddings: Tensor, num_steps: int, guidance_scale: float) -> Tensor:
+        """From noise to latents in Euler steps. All of it happens on the device, so that a graph can hold it."""
+        times = torch.arange(num_steps, device=latents.device) * _FLOW_TIME_SCALE / num_steps
+        for modulations in self.denoiser.modulate_steps(times, embeddings):
+            velocity = self._predict(latents, modulations, guidance_scale)
+            latents = torch.add(latents, velocity, alpha=1 / num_steps)
+        return latents
+
+    def _predict(self, latents: Tensor, modulations: list[tuple[Tensor, ...]], guidance_scale: float) -> Tensor:
+        """Noise or velocity; where guided, modulations (2 rows, ...) hold the unconditional ones last."""
         if guidance_scale == 1:
-            return self.denoiser(latents, times, embeddings)
-        conditional, plain = self.denoiser(latents.repeat(2, 1), times, embeddings).chunk(2)
+            return self.denoiser.denoise(latents, modulations)
+        conditional, plain = self.denoiser.denoise(latents.repeat(2, 1), modulations).chunk(2)
         return plain + guidance_scale * (conditional - plain)  # e_u + s (e_c - e_u)
 
     def _check_condition(self, condition: Tensor) -> None:

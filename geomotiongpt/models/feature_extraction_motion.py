@@ -14,7 +14,7 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
     """Turns features or joints into normalised, padded `motion_values` with a `motion_mask`.
 
     Args:
-        representation: "humanml3d" or "kitml"; fixes the width of a frame and the frame rate.
+        representation: "humanml3d", "kitml" or "streaming272"; fixes the width of a frame and the frame rate.
         mean: (F,) mean of the training features; None for 0.
         std: (F,) scale of the training features; None for 1.
         downsampling_factor: frames in one motion code; shorter clips are refused.
@@ -64,8 +64,9 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
         """Prepares one motion or a batch.
 
         Args:
-            motion: features (frames, F), joints (frames + 1, J, 3) in the units of the representation, a batch of
-                either as one array, or a list of either; numpy, torch or nested lists of numbers.
+            motion: features (frames, F), joints (frames + 1, J, 3), of "streaming272" (frames, J, 3), in the units
+                and at the frame rate of the representation, a batch of either as one array, or a list of either;
+                numpy, torch or nested lists of numbers.
             names: what to call the clips in errors; their position by default.
             return_tensors: "pt" or "np".
 
@@ -101,10 +102,11 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"{name} has a NaN or infinite value, first in frame {frame}; repair or leave out the clip."
             )
-        if len(array) - is_joints < self.downsampling_factor:
+        num_rows = facts.num_rows(len(array)) if is_joints else len(array)
+        if num_rows < self.downsampling_factor:
             raise ValueError(
                 f"{name} has {len(array)} frames; the model takes {self.downsampling_factor} or more"
-                + (" (one more as joints)." if is_joints else ".")
+                + (" (one more as joints)." if num_rows < len(array) else ".")
             )
         if is_joints:
             retarget = facts.target_bone_lengths is not None

@@ -313,7 +313,17 @@ class MixtureOfTransformersMixin:
             position_ids: (batch, length); by default the count of what came before.
             past_key_values: a `Cache`.
             use_cache: whether to fill and return one.
+
+        Raises:
+            ValueError: for more positions than a base has that embeds them.
         """
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        most = self.base.config.max_position_embeddings
+        if self._is_gpt2 and seen + inputs_embeds.shape[1] > most:
+            raise ValueError(
+                f"{seen + inputs_embeds.shape[1]} tokens are more than the {most} positions of the language model: "
+                "shorten the text."
+            )
         if self.motion_branch_norm is None or not bool(is_motion.any()):
             return self.base(
                 inputs_embeds=inputs_embeds,
@@ -328,7 +338,6 @@ class MixtureOfTransformersMixin:
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=config)
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
         routing = self._routing(inputs_embeds, is_motion, attention_mask, position_ids, past_key_values)
         if self._is_gpt2:

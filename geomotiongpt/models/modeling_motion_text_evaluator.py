@@ -18,7 +18,6 @@ from transformers.utils import ModelOutput
 from .configuration_motion_text_evaluator import MotionTextEvaluatorConfig
 from .strict_loading import StrictLoadingMixin
 
-NUM_CONTACTS = 4
 _LEAK = 0.2
 
 
@@ -47,7 +46,7 @@ class MovementEncoder(nn.Module):
     def __init__(self, config: MotionTextEvaluatorConfig):
         super().__init__()
         self.main = nn.Sequential(
-            nn.Conv1d(config.num_features - NUM_CONTACTS, config.movement_hidden_size, 4, stride=2, padding=1),
+            nn.Conv1d(config.num_motion_features, config.movement_hidden_size, 4, stride=2, padding=1),
             nn.Dropout(config.dropout),
             nn.LeakyReLU(_LEAK),
             nn.Conv1d(config.movement_hidden_size, config.movement_size, 4, stride=2, padding=1),
@@ -65,7 +64,7 @@ class MovementDecoder(nn.Module):
 
     def __init__(self, config: MotionTextEvaluatorConfig):
         super().__init__()
-        num_features = config.num_features - NUM_CONTACTS
+        num_features = config.num_motion_features
         self.main = nn.Sequential(
             nn.ConvTranspose1d(config.movement_size, config.movement_hidden_size, 4, stride=2, padding=1),
             nn.LeakyReLU(_LEAK),
@@ -224,7 +223,7 @@ class MotionTextEvaluator(StrictLoadingMixin, PreTrainedModel):
         # The last code of a motion sees what comes after: zeros, unless the motion ends where max_frames does, as in
         # the official evaluators. It sees two frames of it, so that padding to max_frames is not needed.
         num_frames = min(int(lengths.max()) + unit, config.max_frames)
-        motion = motion_values[:, :num_frames, : config.num_features - NUM_CONTACTS].to(self.dtype)
+        motion = motion_values[:, :num_frames, : config.num_motion_features].to(self.dtype)
         motion = functional.pad(motion, (0, 0, 0, num_frames - motion.shape[1]))
         padded = torch.arange(num_frames, device=motion.device) >= lengths.unsqueeze(-1)
         return motion.masked_fill(padded.unsqueeze(-1), 0), lengths

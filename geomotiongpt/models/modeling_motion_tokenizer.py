@@ -362,8 +362,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
         """Smooth L1, averaged over features (root and positions weighted) and the valid frames of all processes."""
         errors = functional.smooth_l1_loss(values, target, reduction="none")
         weights = errors.new_ones(self.config.num_features)
-        weights[:4] = self.config.root_weight
-        weights[4 : 4 + 3 * (self.config.num_joints - 1)] = self.config.position_weight
+        weights[: self.config.num_root_features] = self.config.root_weight
+        weights[self.config.position_features] = self.config.position_weight
         per_frame = errors @ (weights / weights.sum())
         return _mean_over_processes((per_frame * mask).sum(), mask.sum())[0]
 

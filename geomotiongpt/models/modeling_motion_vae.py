@@ -18,8 +18,6 @@ from transformers.utils import ModelOutput
 from .configuration_motion_vae import MotionVAEConfig
 from .strict_loading import StrictLoadingMixin
 
-_ROOT_FEATURES = 4  # of a HumanML3D-style frame: yaw and two horizontal velocities, and the height
-
 
 @dataclass
 class MotionVAEEncoderOutput(ModelOutput):
@@ -239,13 +237,12 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
         config = self.config
         values, targets = values.float(), targets.float()
         error = functional.smooth_l1_loss(values, targets, reduction="none")
-        positions = slice(_ROOT_FEATURES, _ROOT_FEATURES + 3 * (config.num_joints - 1))
         mean, log_variance = (part.float() for part in encoded.to_tuple())
         kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1)
         parts = {
             "reconstruction_loss": error.mean(),
-            "position_loss": error[:, positions].mean(),
-            "root_loss": error[:, :_ROOT_FEATURES].mean(),
+            "position_loss": error[:, config.position_features].mean(),
+            "root_loss": error[:, : config.num_root_features].mean(),
             "kl_loss": kl.mean(),
         }
         weights = config.reconstruction_weight, config.position_weight, config.root_weight, config.kl_weight

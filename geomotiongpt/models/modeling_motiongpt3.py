@@ -6,42 +6,21 @@ that is to be made, the hidden states at its `<motion_out>` slots are the condit
 the latent.
 """
 
-import copy
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    GenerationMixin,
-    PreTrainedConfig,
-    PreTrainedModel,
-    RepetitionPenaltyLogitsProcessor,
-)
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .configuration_motion_vae import MotionVAEConfig
 from .configuration_motiongpt3 import MotionGPT3Config
+from .continuous_motion_model import ContinuousMotionModel
 from .denoising_heads import DenoisingHead
 from .latent_motion_generation import LatentMotionGenerationMixin
-from .mixture_of_transformers import (
-    MOTION_BRANCH,
-    MixtureOfTransformersMixin,
-    check_base_config,
-    check_base_model,
-)
 from .modeling_motion_vae import MotionVAE
-from .saving import save_with_parts
-from .strict_loading import StrictLoadingMixin
-
-_NUM_MARKERS = 3  # <pad>, <motion>, </motion>
-_WITHOUT_EFFECT = ("return_dict",)  # what `generate` may say, and the output is as it is all the same
 
 
 @dataclass
@@ -62,28 +41,15 @@ class MotionGPT3Output(CausalLMOutputWithPast):
     motion_states: Tensor | None = None
 
 
-class MotionGPT3ForCausalLM(
-    MixtureOfTransformersMixin, LatentMotionGenerationMixin, StrictLoadingMixin, PreTrainedModel, GenerationMixin
-):
-    """A causal language model with a motion branch, a motion VAE and a denoising head.
-
-    The text branch keeps the base model's weights under their own names (`language_model`); the rows of the markers
-    are apart from its embedding, so that its logits over its own vocabulary stay what they are, bit for bit.
-    """
+class MotionGPT3ForCausalLM(LatentMotionGenerationMixin, ContinuousMotionModel):
+    """A causal language model with a motion branch, a motion VAE and a denoising head."""
 
     config_class = MotionGPT3Config
-    base_model_prefix = "language_model"
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # losses are means over what a micro-batch holds
-    _supports_sdpa = True
-    _supports_flash_attn = True
+    motion_part = "motion_vae"
     # Rounded, it would give other latents than those that were trained on
     _keep_in_fp32_modules_strict = ["motion_vae", "latent_shift", "latent_scale", "latent_basis"]
 
     config: MotionGPT3Config
-    latent_shift: Tensor
-    latent_scale: Tensor
     latent_basis: Tensor | None
 
     def __init__(self, config: MotionGPT3Config):
@@ -91,13 +57,7 @@ class MotionGPT3ForCausalLM(
         width, vae = config.hidden_size, config.vae
         num_entries = vae.num_latent_tokens * vae.latent_dim
         latent_size = config.num_latent_components or num_entries
-        check_base_config(config.text_config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        self.motion_branch_norm = None
-        if config.streams == "dual":
-            self.add_motion_branch()
-        self._no_split_modules = [type(self.layers[0]).__name__, "MotionVAE"]
-        self.marker_embedding = nn.Embedding(config.vocab_size - config.text_vocab_size, width)
+        self._build_language_model()
         self.motion_input = nn.Linear(latent_size, config.num_motion_slots * width)
         self.denoising_head = DenoisingHead(
             latent_size=latent_size,
@@ -117,15 +77,11 @@ class MotionGPT3ForCausalLM(
         basis = torch.eye(latent_size, num_entries) if config.num_latent_components else None
         self.register_buffer("latent_basis", basis)
         self.motion_vae = MotionVAE(vae)
-        self.post_init()
-        self.motion_vae.requires_grad_(False)
-        self.generation_config.pad_token_id = config.padding_token_id
+        self._finish_building()
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, DenoisingHead):
             module.reset_parameters()
-        elif module is self.marker_embedding:
-            init.normal_(module.weight, std=0.02)
         elif module in (self.motion_input, self.length_head):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
@@ -134,14 +90,8 @@ class MotionGPT3ForCausalLM(
             init.ones_(self.latent_scale)
             if self.latent_basis is not None:
                 init.copy_(self.latent_basis, torch.eye(*self.latent_basis.shape))
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in `PreTrainedModel`; the motion VAE is frozen again (loading makes everything trainable)."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.motion_vae.requires_grad_(False)
-        return loaded
+        else:
+            super()._init_weights(module)
 
     @classmethod
     def from_components(
@@ -164,54 +114,7 @@ class MotionGPT3ForCausalLM(
             ValueError: for a base with other layers or without a head, another kind of model as motion VAE, or an
                 option that does not exist.
         """
-        if not isinstance(language_model, PreTrainedModel):
-            language_model = AutoModelForCausalLM.from_pretrained(language_model)
-        vae: Any = motion_vae
-        if not isinstance(vae, PreTrainedModel):
-            vae = AutoModel.from_pretrained(vae)
-        kind = vae.config.model_type
-        if kind != MotionVAEConfig.model_type:
-            raise ValueError(f"the motion VAE is a {kind!r}: give a {MotionVAEConfig.model_type!r}.")
-        check_base_model(language_model)
-        unknown = options.keys() - {field.name for field in dataclasses.fields(cls.config_class)}
-        if unknown:
-            raise ValueError(f"{', '.join(sorted(unknown))}: no such option of {cls.config_class.__name__}.")
-        if start_from_text and options.get("streams") == "single":
-            raise ValueError("start_from_text: a single stream has no motion branch to start; leave it out.")
-        config = cls.config_class(
-            text_config=_without_origin(language_model.config),
-            motion_vae_config=_without_origin(vae.config),
-            **options,
-        )
-        model = cls(config)
-        model.float()  # a base in half precision is joined in the precision of what trains
-        missing, unexpected = model.language_model.load_state_dict(language_model.state_dict(), strict=False)
-        wrong = [name for name in (*missing, *unexpected) if MOTION_BRANCH not in name]
-        if wrong:
-            raise ValueError(f"the language model does not fit its configuration: {', '.join(sorted(wrong)[:5])}.")
-        model.motion_vae.load_state_dict(vae.state_dict())
-        if start_from_text:
-            model.start_from_text()
-        return model
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The base model's."""
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """The base model's."""
-        return self.language_model.get_output_embeddings()
-
-    def text_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights of the base model, by their names there; with a single stream motion uses them too."""
-        named = self.language_model.named_parameters()
-        return {name: parameter for name, parameter in named if MOTION_BRANCH not in name}
-
-    def train(self, mode: bool = True):
-        """As in `torch.nn.Module`; the motion VAE, which never trains, stays in evaluation mode."""
-        super().train(mode)
-        self.motion_vae.eval()
-        return self
+        return cls._join(language_model, motion_vae, start_from_text, options)
 
     def set_latent_statistics(self, means: Tensor, stds: Tensor | None = None) -> None:
         """Standardises what language model and head see of the latents: all entries, or the principal components.
@@ -274,10 +177,7 @@ class MotionGPT3ForCausalLM(
 
     def _embed(self, input_ids: Tensor, latents: Tensor | None) -> Tensor:
         """(batch, length, hidden_size): text rows of the base, the other tokens' own, and slots that are filled."""
-        first = self.config.text_vocab_size
-        text = self.get_input_embeddings()(input_ids.clamp(max=first - 1))
-        other = self.marker_embedding((input_ids - first).clamp(min=0))
-        embeds = torch.where((input_ids >= first).unsqueeze(-1), other.to(text.dtype), text)
+        embeds = self._embed_words(input_ids)
         if latents is not None and len(latents) != len(input_ids):
             raise ValueError(f"there are motions for {len(latents)} rows, and {len(input_ids)} rows of input_ids.")
         slots = input_ids == self.config.motion_in_token_id
@@ -337,14 +237,9 @@ class MotionGPT3ForCausalLM(
             ValueError: for slots without motions, motions given twice, another number of targets than of motions, or
                 an argument that has no effect here.
         """
-        idle = [name for name, value in kwargs.items() if value is not None and value is not False]
-        idle = [name for name in idle if name not in _WITHOUT_EFFECT]
-        if idle:
-            raise ValueError(f"{', '.join(idle)}: no effect on MotionGPT3; leave it out.")
+        self._check_forward(labels, skip_logits, kwargs)
         if target_num_frames is not None and target_latents is None:
             raise ValueError("`target_num_frames` are the lengths of `target_latents`; give both.")
-        if skip_logits and labels is None:
-            raise ValueError("`skip_logits=True` leaves nothing to return without `labels`.")
         if motion_values is not None:
             if latents is not None:
                 raise ValueError("give either `motion_values` or their `latents`.")
@@ -366,13 +261,7 @@ class MotionGPT3ForCausalLM(
             )
         motion_states = states[out_slots].unflatten(0, (-1, self.config.num_motion_slots))
         losses = {}
-        next_tokens = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
-        if skip_logits and next_tokens is not None:
-            labelled = next_tokens != -100
-            logits, next_tokens = self._score(states[labelled]), next_tokens[labelled]
-        else:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self._score(states[:, kept])
+        logits, next_tokens = self._score_where_asked(states, labels, logits_to_keep, skip_logits)
         if next_tokens is not None or target_latents is not None:
             losses = self._losses(logits, next_tokens, motion_states, target_latents, target_num_frames)
         return MotionGPT3Output(
@@ -381,13 +270,6 @@ class MotionGPT3ForCausalLM(
             past_key_values=outputs.past_key_values,
             motion_states=motion_states,
         )
-
-    def _score(self, states: Tensor) -> Tensor:
-        """Logits over all ids: the base's, those of `<motion>` and `</motion>`, and -inf for what is no answer."""
-        text = self.language_model.lm_head(states)
-        markers = functional.linear(states, self.marker_embedding.weight[1:_NUM_MARKERS].to(states.dtype))
-        never = text.new_full((*text.shape[:-1], 2), -torch.inf)
-        return torch.cat([text, never[..., :1], markers, never], dim=-1)
 
     def _losses(
         self,
@@ -400,10 +282,7 @@ class MotionGPT3ForCausalLM(
         config, zero = self.config, motion_states.sum() * 0
         parts = {}
         if next_tokens is not None and config.language_modeling_weight:
-            labelled = (next_tokens != -100).sum()
-            scores = logits.flatten(0, -2).float()
-            total = functional.cross_entropy(scores, next_tokens.flatten(), ignore_index=-100, reduction="sum")
-            parts["language_modeling_loss"] = total / labelled.clamp(min=1)
+            parts["language_modeling_loss"] = self._language_modeling_loss(logits, next_tokens)
         if target_latents is not None:
             if len(target_latents) != len(motion_states):
                 raise ValueError(
@@ -428,100 +307,9 @@ class MotionGPT3ForCausalLM(
         """What the length predictor says: natural logarithm of the frames, (motions,)."""
         return self.length_head(motion_states.mean(1)).squeeze(-1).float()
 
-    @torch.no_grad()
-    def generate(
-        self,
-        inputs: Tensor | None = None,
-        *,
-        motion_values: Tensor | None = None,
-        motion_mask: Tensor | None = None,
-        latents: Tensor | None = None,
-        **kwargs,
-    ):
-        """`GenerationMixin.generate` for answers that are text, with the motions of the prompt encoded once.
-
-        Markers and motion tokens are never an answer. A repetition penalty counts what was generated, not the prompt.
-
-        Args:
-            inputs: (batch, length) prompt ids (or `input_ids=`).
-            motion_values: (batch, frames, num_features), one motion a row.
-            motion_mask: (batch, frames) bool.
-            latents: as in `forward`, instead.
-            **kwargs: as in `GenerationMixin.generate`.
-
-        Raises:
-            ValueError: if prompt and `max_new_tokens` are more than the model has positions, the model has only been
-                trained to make motions, a motion is given to a prompt that shows none, or generation is assisted.
-        """
-        config = self.config
-        input_ids = kwargs.pop("input_ids", inputs)
-        if input_ids is None:
-            raise ValueError("give `input_ids`: a prompt, as the processor makes it.")
-        if config.trained_stage == "text-to-motion":
+    def _check_writes_text(self) -> None:
+        if self.config.trained_stage == "text-to-motion":
             raise ValueError(
                 "the model has only been through the first stage of training, text to motion: captions and other "
                 "texts come with the second (`stage: alignment` in its recipe)."
             )
-        settings = copy.deepcopy(kwargs.pop("generation_config", None) or self.generation_config)
-        if kwargs.get("max_length") is not None and "max_new_tokens" not in kwargs:
-            settings.max_new_tokens = None
-        kwargs = settings.update(**kwargs)
-        if settings.prompt_lookup_num_tokens is not None or kwargs.get("assistant_model") is not None:
-            raise ValueError("assisted generation is not possible here: it reads prompts without their motions.")
-        new_tokens = settings.max_new_tokens
-        length = (settings.max_length or 0) if new_tokens is None else input_ids.shape[1] + new_tokens
-        if length > config.max_position_embeddings:
-            raise ValueError(
-                f"a prompt of {input_ids.shape[1]} tokens and its answer take up to {length} of the "
-                f"{config.max_position_embeddings} positions of the language model: ask for fewer tokens."
-            )
-        if motion_values is not None:
-            latents = self.encode_motion(motion_values, motion_mask)
-        if latents is not None and not bool((input_ids == config.motion_in_token_id).any()):
-            raise ValueError("a motion is given, but the prompt shows none: make both with the same processor call.")
-        penalty = settings.repetition_penalty
-        if penalty is not None and penalty != 1:
-            only_new = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=input_ids.shape[1])
-            kwargs["logits_processor"] = [only_new, *(kwargs.get("logits_processor") or [])]
-            settings.repetition_penalty = 1.0
-        markers = list(range(config.text_vocab_size, config.vocab_size))
-        settings.suppress_tokens = [*markers, *(settings.suppress_tokens or [])]
-        return super().generate(input_ids, generation_config=settings, latents=latents, **kwargs)
-
-    def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
-        """As in `GenerationMixin`; the motions of the prompt are needed once, with the prompt."""
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        if not bool((inputs["input_ids"] == self.config.motion_in_token_id).any()):
-            inputs["latents"] = None
-        return inputs
-
-    def resize_token_embeddings(self, *args, **kwargs):
-        """Not possible: ids are laid out as [text | markers | motion slots].
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            "the vocabulary of MotionGPT3 is fixed: text rows are the base model's. Extend the base language model "
-            "before `from_components`."
-        )
-
-    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
-        """Saves the model, and its motion VAE alone in `motion_vae/` (from the weights inside).
-
-        Args:
-            save_directory: folder to write.
-            push_to_hub: whether to upload as well, as `push_to_hub()` does.
-            **kwargs: as in `PreTrainedModel.save_pretrained`; `repo_id` names the repository (default: the folder).
-        """
-        self.config.drop_foreign_padding()
-        save_with_parts(
-            self, super().save_pretrained, save_directory, {"motion_vae": self.motion_vae}, push_to_hub, kwargs
-        )
-
-
-def _without_origin(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A copy that does not say where it came from: a folder of whoever trained it."""
-    config = copy.deepcopy(config)
-    config._name_or_path = ""
-    return config

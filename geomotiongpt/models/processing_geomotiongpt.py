@@ -29,6 +29,8 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
 
     tasks = TASKS
     _motion_folder = "motion_tokenizer"
+    _first_code = "<motion_0>"
+    _placeholder = -1  # counted from the first code, the placeholder is the last of the markers
 
     def __init__(self, feature_extractor: MotionFeatureExtractor, tokenizer: PreTrainedTokenizerBase):
         super().__init__(feature_extractor, tokenizer)
@@ -186,8 +188,7 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
             return {}, None
         inputs = dict(self.feature_extractor(motion, names=names, return_tensors="np"))
         lengths = inputs["motion_mask"].sum(-1) // self.feature_extractor.downsampling_factor
-        # Counted from the first code, the placeholder, the last marker, is "code" -1.
-        return inputs, [[-1] * int(length) for length in lengths]
+        return inputs, [[self._placeholder] * int(length) for length in lengths]
 
     def _checked_codes(self, motion_codes: Iterable[Iterable[int]]) -> list[list[int]]:
         num_codes = len(self.tokenizer) - self._first_code_id
@@ -202,7 +203,7 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
 
     @property
     def _first_code_id(self) -> int:
-        return self.tokenizer.convert_tokens_to_ids("<motion_0>")
+        return self.tokenizer.convert_tokens_to_ids(self._first_code)
 
     def _prompt_ids(self, examples: Sequence[MotionTaskExample]) -> list[list[int]]:
         """The words of prompts, with what stands between them in its place."""

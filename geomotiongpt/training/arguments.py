@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from ..models.configuration_llamo import STAGES as LLAMO_STAGES
 from ..models.configuration_motiongpt3 import STAGES
 
 
@@ -49,8 +50,8 @@ class _RunArguments(TrainingArguments):
 
 
 @dataclass
-class MotionTokenizerTrainingArguments(_RunArguments):
-    """`TrainingArguments` of the first stage.
+class MotionWindowTrainingArguments(_RunArguments):
+    """`TrainingArguments` of what learns from windows of motion: a causal motion codec.
 
     Parameters that control the batches:
         window_frames (`int`, defaults to 64): length of the windows cut from the clips.
@@ -58,6 +59,17 @@ class MotionTokenizerTrainingArguments(_RunArguments):
     Parameters that control the optimizer:
         muon_learning_rate (`float`, *optional*): with it Muon trains the kernels of the convolutions at this rate,
             and AdamW the rest at `learning_rate`; by default AdamW trains everything.
+    """
+
+    muon_learning_rate: float | None = field(default=None)
+    window_frames: int = field(default=64)
+    windows_per_epoch: int | None = field(default=None)
+
+
+@dataclass
+class MotionTokenizerTrainingArguments(MotionWindowTrainingArguments):
+    """`MotionWindowTrainingArguments` of a motion tokenizer.
+
     Parameters that control the codebook:
         codebook_learning_rate (`float`, *optional*): of the codebook, which has no weight decay; `learning_rate` by
             default.
@@ -70,9 +82,6 @@ class MotionTokenizerTrainingArguments(_RunArguments):
             of the steps, multiplier], straight between them and constant before and after.
     """
 
-    muon_learning_rate: float | None = field(default=None)
-    window_frames: int = field(default=64)
-    windows_per_epoch: int | None = field(default=None)
     codebook_learning_rate: float | None = field(default=None)
     initial_gumbel_temperature: float = field(default=0.4)
     temperature_hold_ratio: float = field(default=0.6)
@@ -147,6 +156,8 @@ class TextTrainingArguments(_RunArguments):
         tasks (`dict[str, float]`): the weight of each task whose prompts it is to know; "text" is a caption alone.
         second_caption_ratio (`float`, defaults to 0.0): share of the rows of "text" in which a second caption of the
             same motion follows.
+        documentation_ratio (`float`, defaults to 0.0): share of the rows that are pieces of Python's documentation
+            instead, see `geomotiongpt.data.documentation`: a language that training on motion must not forget.
         frozen_embeddings (`bool`, defaults to `False`): leave the word embeddings, and with them a tied head, as they
             were drawn. Trained on captions alone, words that stand in the same places come to share an embedding, like
             left and right where every motion has a mirror image, and a text branch that is frozen later can then not
@@ -159,17 +170,37 @@ class TextTrainingArguments(_RunArguments):
 
     tasks: dict[str, float] = field(default_factory=lambda: {"text": 1.0})
     second_caption_ratio: float = field(default=0.0)
+    documentation_ratio: float = field(default=0.0)
     frozen_embeddings: bool = field(default=False)
     prompt_wordings: int | None = field(default=None)
     muon_learning_rate: float | None = field(default=None)
 
     def __post_init__(self):
-        if not 0 <= self.second_caption_ratio <= 1:
-            raise ValueError(f"second_caption_ratio is {self.second_caption_ratio}; it must be between 0 and 1.")
+        for name in ("second_caption_ratio", "documentation_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
         super().__post_init__()
 
 
 FREEZABLE = ("text", "motion_branch")
+
+
+def _check_stage(args, stages: tuple[str, ...]) -> None:
+    """What the stages of all continuous families have in common."""
+    if args.stage not in stages:
+        raise ValueError(f"stage is {args.stage!r}; use one of {', '.join(stages)}.")
+    unknown = [part for part in args.frozen if part not in FREEZABLE]
+    if unknown:
+        raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
+    if args.text_learning_rate is not None and "text" in args.frozen:
+        raise ValueError("text_learning_rate has no effect on a text branch that is frozen: take one of them out.")
+    for name in ("prompt_wordings", "latent_offsets"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
+    if args.ddp_find_unused_parameters is None:
+        # A batch without motion to make leaves the heads out, one without text to write something else
+        args.ddp_find_unused_parameters = True
 
 
 @dataclass
@@ -208,21 +239,51 @@ class MotionGPT3TrainingArguments(_RunArguments):
     num_caption_samples: int = field(default=4)
 
     def __post_init__(self):
-        if self.stage not in STAGES:
-            raise ValueError(f"stage is {self.stage!r}; use one of {', '.join(STAGES)}.")
-        unknown = [part for part in self.frozen if part not in FREEZABLE]
-        if unknown:
-            raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
-        if self.text_learning_rate is not None and "text" in self.frozen:
-            raise ValueError("text_learning_rate has no effect on a text branch that is frozen: take one of them out.")
-        for name, fewest in (("prompt_wordings", 1), ("latent_offsets", 1), ("splits_per_motion", 1)):
-            value = getattr(self, name)
-            if value is not None and value < fewest:
-                raise ValueError(f"{name} is {value}; it must be {fewest} or more.")
+        _check_stage(self, STAGES)
+        if self.splits_per_motion < 1:
+            raise ValueError(f"splits_per_motion is {self.splits_per_motion}; it must be 1 or more.")
         super().__post_init__()
-        if self.ddp_find_unused_parameters is None:
-            # A batch without motion to make leaves the heads out, one without text to write something else
-            self.ddp_find_unused_parameters = True
+
+
+@dataclass
+class LLaMoTrainingArguments(_RunArguments):
+    """`TrainingArguments` of a stage of LLaMo.
+
+    Parameters that control the stage:
+        stage (`str`): "alignment", "joint" or "motion"; each goes on from the one before.
+        frozen (`list[str]`): what does not train: "text", "motion_branch". The motion codec never does.
+        tasks (`dict[str, float]`): the weight of each task, see `task_prompts.TASKS`; a training motion is a row of a
+            task drawn by them. "unconditional" teaches what guidance leads away from: it stands for dropped captions.
+        prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
+    Parameters that control the data:
+        latent_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its
+            first 0, 1, ... frames, and an epoch draws one of the results.
+        min_speed (`float`, defaults to 0.0): metres per second; motions whose joints move slower on average are left
+            out.
+    Parameters that control the optimizer:
+        head_learning_rate (`float`, *optional*): of flow head, exit head and input adapter; `learning_rate` by
+            default.
+        text_learning_rate (`float`, *optional*): of the text branch; `learning_rate` by default.
+        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of the layers at this rate, and
+            AdamW the rest; by default AdamW trains everything.
+    Parameters that control evaluation:
+        num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
+    """
+
+    stage: str = field(default="alignment")
+    frozen: list[str] = field(default_factory=lambda: ["text"])
+    tasks: dict[str, float] = field(default_factory=lambda: {"text-to-motion": 1.0})
+    prompt_wordings: int | None = field(default=None)
+    latent_offsets: int = field(default=1)
+    min_speed: float = field(default=0.0)
+    head_learning_rate: float | None = field(default=None)
+    text_learning_rate: float | None = field(default=None)
+    muon_learning_rate: float | None = field(default=None)
+    num_caption_samples: int = field(default=4)
+
+    def __post_init__(self):
+        _check_stage(self, LLAMO_STAGES)
+        super().__post_init__()
 
 
 @dataclass
@@ -257,11 +318,13 @@ class WordArguments:
 class LoraArguments:
     """LoRA on the language model (PEFT). The motion codebook and the markers train in full beside it.
 
+    In a LLaMo it is on the motion branch, and markers, input adapter and heads train in full beside it.
+
     Args:
         r (`int`, defaults to 16): rank.
         lora_alpha (`int`, defaults to 32): scale.
         lora_dropout (`float`, defaults to 0.05): dropout of the adapter's input.
-        target_modules (`list[str]`): adapted layers.
+        target_modules (`list[str]`): adapted layers; by default those of GPT-2.
     """
 
     r: int = 16

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
 from ..data.training_sets import DrawnDataset
@@ -197,8 +198,8 @@ class CaptionSamplesCallback(TrainerCallback):
         self.indices = np.linspace(0, len(motion_ids) - 1, min(num_samples, len(motion_ids))).astype(int).tolist()
 
     def on_evaluate(self, args, state, control, model=None, **kwargs):
-        """Captions on the main process."""
-        if not state.is_world_process_zero or not self.indices:
+        """Captions on the main process; none under FSDP, where it has pieces of the weights only."""
+        if not state.is_world_process_zero or not self.indices or isinstance(model, FSDPModule):
             return
         captions = self.caption(_unwrap(model), self.indices)
         with (Path(args.output_dir) / "caption_samples.jsonl").open("a", encoding="utf-8") as file:

@@ -23,6 +23,7 @@ from ..checkpoints import load_captioner
 from ..data.training_sets import MotionCaptionDataset, MotionTaskCollator, normalised_clips
 from ..evaluation.captioner import motion_lengths
 from ..evaluation.reconstruction import encode_clips
+from ..models.configuration_llamo import LLaMoConfig
 from ..models.configuration_motiongpt3 import MotionGPT3Config
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_geomotion_llama import GeoMotionLlamaForCausalLM
@@ -34,6 +35,7 @@ from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
 from ..models.task_prompts import prompt_words, state_any_duration, stated_numbers
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
+from .llamo import train_llamo
 from .motion_tokenizer import load_split
 from .motiongpt3 import train_motiongpt3
 from .recipes import build_section, load_recipe, set_generation
@@ -130,6 +132,8 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     sections = load_recipe(recipe, SECTIONS, overrides)
     if sections["model"].get("model_type") == MotionGPT3Config.model_type:
         return train_motiongpt3(sections)
+    if sections["model"].get("model_type") == LLaMoConfig.model_type:
+        return train_llamo(sections)
     if sections["model"].get("model_type") == TEXT_MODEL:
         return train_text_model(sections)
     data = build_section(MotionDataArguments, sections["data"], "data")

@@ -7,9 +7,13 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..checkpoints import MotionLanguageModel
+from ..checkpoints import MotionLanguageModel, representation_of_width
 from ..evaluation.results import eval_results, format_score, make_result, save_json
+from ..models.continuous_motion_model import ContinuousMotionModel
+from ..models.modeling_llamo import LLaMoForCausalLM
 from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
+from ..models.motion_skeletons import MotionRepresentation, get_motion_representation
+from ..models.motion_vocabulary import MotionVocabularyMixin
 from ..resources import resource
 
 _GEOMETRY = """\
@@ -33,12 +37,30 @@ _CITE_3 = """\
   journal = {arXiv preprint arXiv:2506.24086},
   year    = {2025}
 }"""
+_LLAMO = """\
+A motion-language model: a pretrained language model with human motion (features or joints of a skeleton over time) as
+a second modality. Made after [LLaMo](https://arxiv.org/abs/2602.12370): a motion is a sequence of continuous latents
+of a causal codec, goes through a branch of its own in every layer, and is made one latent after another by a
+flow-matching head, so that it can be streamed."""
+_TEXT_BRANCH = """
+Text goes through the weights of the base model alone: where training froze them, what it says about text is what the
+base says."""
+_CITE_L = """\
+@article{llamo_2026,
+  title   = {LLaMo: Scaling Pretrained Language Models with Continuous Autoregressive Motion Tokens},
+  journal = {arXiv preprint arXiv:2602.12370},
+  year    = {2026}
+}"""
 _CAPTIONING = """\
 describe = pipeline("motion-to-text", model="<this repository>", trust_remote_code=True)
-describe("motion.npy")  # features (frames, 263) or joints (frames, 22, 3); a list gives a list"""
+describe("motion.npy")  # features (frames, {features}) or joints (frames, {joints}, 3); a list gives a list"""
 _GENERATION = """\
 make = pipeline("text-to-motion", model="<this repository>", trust_remote_code=True)
 make("a person walks forward.", duration=4)  # features, joints and the number of frames"""
+_STREAMING = """
+make([["a person walks forward.", "a person sits down."]], duration=4)  # one motion, 4 seconds of each
+for values in make.model.stream_motion("a person walks forward.", num_frames={frames}):  # frames as they are made
+    features = make.processor.feature_extractor.denormalise(values)"""
 
 
 def write_training_card(
@@ -77,6 +99,21 @@ def _family(model: MotionLanguageModel) -> dict[str, str]:
             "last stage": config.trained_stage or "unknown",
         }
         return {"introduction": _MOTIONGPT3, "motion_folder": "motion_vae", "citation": _CITE_3, "facts": _rows(rows)}
+    if isinstance(model, LLaMoForCausalLM):
+        config, codec = model.config, model.config.codec
+        rows = {
+            "streams": config.streams,
+            "guidance": f"{config.guidance_scale:g}",
+            "motion latents": f"{codec.latent_dim} numbers for {codec.downsampling_factor} frames",
+            "last stage": config.trained_stage or "unknown",
+        }
+        introduction = _LLAMO + (_TEXT_BRANCH if config.streams == "dual" else "")
+        return {
+            "introduction": introduction,
+            "motion_folder": "motion_codec",
+            "citation": _CITE_L,
+            "facts": _rows(rows),
+        }
     motion = model.config.motion_tokenizer_config
     rows = {
         "projection, geometric constraint": f"{model.config.projection}, {model.config.geometric_constraint}",
@@ -86,8 +123,21 @@ def _family(model: MotionLanguageModel) -> dict[str, str]:
     return {"introduction": _GEOMETRY, "motion_folder": "motion_tokenizer", "citation": _CITE, "facts": _rows(rows)}
 
 
+def _usage(model: MotionLanguageModel, directions: Sequence[str], facts: MotionRepresentation) -> str:
+    """Code that a reader can run."""
+    generation = _GENERATION + (_STREAMING if isinstance(model, LLaMoForCausalLM) else "")
+    code = "\n".join({"motion-to-text": _CAPTIONING, "text-to-motion": generation}[task] for task in directions)
+    return code.format(features=facts.num_features, joints=facts.num_joints, frames=round(4 * facts.fps))
+
+
+def _representation(model: MotionLanguageModel) -> MotionRepresentation:
+    has_codes = isinstance(model, MotionVocabularyMixin)
+    part: Any = model.motion_tokenizer if has_codes else model.motion_encoder
+    return get_motion_representation(representation_of_width(part.config.num_features, Path("the model")))
+
+
 def _unnamed_base(model: MotionLanguageModel) -> str:
-    if isinstance(model, MotionGPT3ForCausalLM):
+    if isinstance(model, ContinuousMotionModel):
         return f"a {model.language_model.config.model_type}, see the recipe of the first stage"
     return "none: random weights"
 
@@ -121,7 +171,7 @@ def write_model_card(
         path of the card.
     """
     folder, config = Path(folder), model.config
-    tasks = config.trained_tasks or ["motion-to-text"]
+    tasks, facts = config.trained_tasks or ["motion-to-text"], _representation(model)
     directions = [task for task in ("motion-to-text", "text-to-motion") if task in tasks]
     card_data = ModelCardData(
         license="apache-2.0",
@@ -141,7 +191,8 @@ def write_model_card(
         base_model=base_model or _unnamed_base(model),
         architecture=type(model).__name__,
         tasks=", ".join(tasks),
-        usage="\n".join({"motion-to-text": _CAPTIONING, "text-to-motion": _GENERATION}[task] for task in directions),
+        usage=_usage(model, directions, facts),
+        representation=f"{facts.name}, {facts.num_features} features at {facts.fps:g} frames a second",
         **_family(model),
         embedding_dim=config.hidden_size,
         num_layers=config.num_hidden_layers,

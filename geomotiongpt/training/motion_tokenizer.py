@@ -1,4 +1,4 @@
-"""First stage: trains a `MotionTokenizer`, or a `MotionVAE`, from a recipe."""
+"""First stage: trains a `MotionTokenizer`, a `MotionVAE` or a `CausalMotionCodec` from a recipe."""
 
 import logging
 from collections.abc import Sequence
@@ -14,14 +14,19 @@ from ..data.training_sets import (
     MotionClipDataset,
     MotionWindowDataset,
     drop_short_motions,
-    normalised_clips,
     pad_motions,
 )
 from ..models.feature_extraction_motion import MotionFeatureExtractor
+from ..models.modeling_causal_motion_codec import CausalMotionCodec
 from ..models.modeling_motion_tokenizer import MotionTokenizer
 from ..models.modeling_motion_vae import MotionVAE
 from ..models.motion_representation import get_motion_representation
-from .arguments import MotionDataArguments, MotionTokenizerTrainingArguments, MotionVAETrainingArguments
+from .arguments import (
+    MotionDataArguments,
+    MotionTokenizerTrainingArguments,
+    MotionVAETrainingArguments,
+    MotionWindowTrainingArguments,
+)
 from .callbacks import (
     CodeUseCallback,
     EpochCallback,
@@ -35,19 +40,20 @@ from .trainer import CodebookTrainer, MotionTrainer, save_whole
 logger = logging.getLogger(__name__)
 
 SECTIONS = ("model", "data", "training")
-_MODELS: dict[str, type[MotionTokenizer] | type[MotionVAE]] = {
-    model_class.config_class.model_type: model_class
-    for model_class in (MotionTokenizer, VQMotionTokenizer, ResidualVQMotionTokenizer, FSQMotionTokenizer, MotionVAE)
+_TOKENIZERS = (MotionTokenizer, VQMotionTokenizer, ResidualVQMotionTokenizer, FSQMotionTokenizer)
+_MODELS: dict[str, type[MotionTokenizer] | type[MotionVAE] | type[CausalMotionCodec]] = {
+    model_class.config_class.model_type: model_class for model_class in (*_TOKENIZERS, MotionVAE, CausalMotionCodec)
 }
 
 
 def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
-    """Trains a motion tokenizer, or a motion VAE, and saves it with its feature extractor.
+    """Trains a motion tokenizer, a motion VAE or a causal motion codec, and saves it with its feature extractor.
 
     Args:
         recipe: YAML file with the sections `model` (`model_type`, by default "motion_tokenizer", or that of a
-            baseline, or "motion_vae", and the options of its config), `data` (`MotionDataArguments`) and `training`
-            (`MotionTokenizerTrainingArguments`, or `MotionVAETrainingArguments`).
+            baseline, or "motion_vae" or "causal_motion_codec", and the options of its config), `data`
+            (`MotionDataArguments`) and `training` (`MotionTokenizerTrainingArguments`, for the last two
+            `MotionVAETrainingArguments` and `MotionWindowTrainingArguments`).
         overrides: `section.key=value` strings.
 
     Returns:
@@ -62,15 +68,17 @@ def train_motion_tokenizer(recipe: str | Path, overrides: Sequence[str] = ()) ->
     size = {"num_features": get_motion_representation(data.representation).num_features}
     config: Any = build_section(model_class.config_class, {**size, **sections["model"]}, "model")
     is_vae = issubclass(model_class, MotionVAE)
+    arguments: Any = MotionVAETrainingArguments if is_vae else MotionTokenizerTrainingArguments
+    make_trainer: Any = _vae_trainer if is_vae else _tokenizer_trainer
+    if issubclass(model_class, CausalMotionCodec):
+        arguments, make_trainer = MotionWindowTrainingArguments, _codec_trainer
     feature_extractor = make_feature_extractor(data, 1 if is_vae else config.downsampling_factor)
     resume = sections["training"].pop("resume_from_checkpoint", None)
-    arguments = MotionVAETrainingArguments if is_vae else MotionTokenizerTrainingArguments
     args: Any = build_section(arguments, sections["training"], "training")
     train_set = load_split(data, data.train_split, feature_extractor.downsampling_factor)
     eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
 
     set_seed(args.seed)
-    make_trainer: Any = _vae_trainer if is_vae else _tokenizer_trainer
     trainer = make_trainer(model_class(config), args, feature_extractor, train_set, eval_set)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.finish(lambda trained, folder: save_whole(folder, trained, feature_extractor))
@@ -83,24 +91,57 @@ def _tokenizer_trainer(
     train_set: HFDataset,
     eval_set: HFDataset,
 ) -> CodebookTrainer:
-    eval_clips = normalised_clips(eval_set, feature_extractor)
-    windows = MotionWindowDataset(
-        train_set,
-        feature_extractor,
-        window_frames=args.window_frames,
-        num_windows=args.windows_per_epoch,
-        seed=args.seed,
-    )
+    windows, eval_windows = _windows(args, feature_extractor, train_set, eval_set)
+    watch = CodeUseCallback(eval_windows.clips, feature_extractor)
     return CodebookTrainer(
         model=model,
         args=args,
         train_dataset=windows,
-        eval_dataset=MotionWindowDataset(eval_set, feature_extractor, window_frames=args.window_frames),
+        eval_dataset=eval_windows,
         data_collator=default_data_collator,
         processing_class=feature_extractor,
-        callbacks=[EpochCallback(windows), *_schedules(model, args), CodeUseCallback(eval_clips, feature_extractor)],
+        callbacks=[EpochCallback(windows), *_schedules(model, args), watch],
         codebook_learning_rate=args.codebook_learning_rate,
         muon_learning_rate=args.muon_learning_rate,
+    )
+
+
+def _codec_trainer(
+    model: CausalMotionCodec,
+    args: MotionWindowTrainingArguments,
+    feature_extractor: MotionFeatureExtractor,
+    train_set: HFDataset,
+    eval_set: HFDataset,
+) -> MotionTrainer:
+    windows, eval_windows = _windows(args, feature_extractor, train_set, eval_set)
+    return MotionTrainer(
+        model=model,
+        args=args,
+        train_dataset=windows,
+        eval_dataset=eval_windows,
+        data_collator=default_data_collator,
+        processing_class=feature_extractor,
+        callbacks=[EpochCallback(windows), ReconstructionCallback(eval_windows.clips, feature_extractor)],
+        muon_learning_rate=args.muon_learning_rate,
+    )
+
+
+def _windows(
+    args: MotionWindowTrainingArguments,
+    feature_extractor: MotionFeatureExtractor,
+    train_set: HFDataset,
+    eval_set: HFDataset,
+) -> tuple[MotionWindowDataset, MotionWindowDataset]:
+    """To train and to evaluate on."""
+    return (
+        MotionWindowDataset(
+            train_set,
+            feature_extractor,
+            window_frames=args.window_frames,
+            num_windows=args.windows_per_epoch,
+            seed=args.seed,
+        ),
+        MotionWindowDataset(eval_set, feature_extractor, window_frames=args.window_frames),
     )
 
 
@@ -130,7 +171,9 @@ def _vae_trainer(
     )
 
 
-def _model_class(sections: dict[str, dict[str, Any]]) -> type[MotionTokenizer] | type[MotionVAE]:
+def _model_class(
+    sections: dict[str, dict[str, Any]],
+) -> type[MotionTokenizer] | type[MotionVAE] | type[CausalMotionCodec]:
     """What a recipe asks for with `model.model_type`, which is taken out."""
     model_type = sections["model"].pop("model_type", MotionTokenizer.config_class.model_type)
     if model_type not in _MODELS:

@@ -14,6 +14,8 @@ from transformers import GenerationConfig
 
 Section = TypeVar("Section")
 
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
 
 class _RecipeLoader(yaml.SafeLoader):
     """YAML 1.2 scalars: 1e-4 is a number, and only true and false are truth values (`no` is a word)."""
@@ -97,7 +99,10 @@ def set_generation(model: Any, values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in known:
             raise ValueError(f"section 'generation' has no option {name!r}{_suggestion(name, known)}.")
-    model.generation_config.update(**values)
+    if values.get("do_sample") is False:  # how a base samples has then nothing to say, and may not be saved
+        values = {**dict.fromkeys(_SAMPLING), **values}
+    # A `Trainer` switches the cache off for good, in the configuration of a base that it trained too
+    model.generation_config.update(**{"use_cache": True, **values})
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:

@@ -14,6 +14,7 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
+from ..data.documentation import python_documentation, split_documentation
 from ..data.training_sets import check_tasks
 from ..evaluation.captioner import motion_lengths
 from ..models.motion_representation import get_motion_representation
@@ -33,6 +34,7 @@ from .text_tokenizer import train_text_tokenizer
 from .trainer import MotionTrainer, save_whole
 
 _AROUND, _BETWEEN = 32, 4  # tokens beside a caption: for the words of a prompt, for what joins it to another one
+_PIECE_CHARACTERS = 400  # of a piece of documentation
 TEXT_MODEL = "text"  # the model_type of a recipe
 
 
@@ -61,6 +63,8 @@ class PromptTextDataset(Dataset):
         seed: of the draws; None always draws the same, for evaluation.
         num_wordings: how many wordings of the prompts are drawn from; all by default.
         second_caption_ratio: share of the rows of "text" that have two captions of the motion.
+        documentation: other texts, of which pieces are taken.
+        documentation_ratio: share of the rows that are such pieces.
     """
 
     def __init__(
@@ -72,7 +76,10 @@ class PromptTextDataset(Dataset):
         seed: int | None,
         num_wordings: int | None = None,
         second_caption_ratio: float = 0.0,
+        documentation: Sequence[str] = (),
+        documentation_ratio: float = 0.0,
     ):
+        self.documentation, self.documentation_ratio = list(documentation), documentation_ratio
         self.second_caption_ratio = second_caption_ratio
         self.captions, self.seconds, self.num_wordings = list(captions), list(seconds), num_wordings
         self.seed, self.epoch = seed, 0
@@ -88,6 +95,10 @@ class PromptTextDataset(Dataset):
     def __getitem__(self, index: int) -> str:
         """A text."""
         rng = np.random.default_rng((self.seed or 0, self.epoch if self.seed is not None else 0, index))
+        if self.documentation_ratio and rng.random() < self.documentation_ratio:
+            text = self.documentation[int(rng.integers(len(self.documentation)))]
+            start = int(rng.integers(max(1, len(text) - _PIECE_CHARACTERS)))
+            return text[start : start + _PIECE_CHARACTERS]
         name = self.tasks[int(np.searchsorted(self._task_ends, rng.random(), side="right"))]
         task, captions = LATENT_TASKS[name], self.captions[index]
         caption = captions[int(rng.integers(len(captions)))].strip()
@@ -107,15 +118,17 @@ class TextCollator:
 
     Args:
         tokenizer: of the model.
+        max_length: most tokens of a row; what is longer is cut.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
+        self.tokenizer, self.max_length = tokenizer, max_length
 
     def __call__(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask`, `labels`, each (batch, length)."""
         end = self.tokenizer.eos_token_id
-        rows = [torch.tensor([*ids, end]) for ids in self.tokenizer(list(texts))["input_ids"]]
+        encoded = self.tokenizer(list(texts))["input_ids"]
+        rows = [torch.tensor([*ids, end][: self.max_length]) for ids in encoded]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
         valid = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(-1)
         return {"input_ids": ids, "attention_mask": valid.long(), "labels": ids.masked_fill(~valid, -100)}
@@ -147,7 +160,11 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
     lengths = [motion_lengths(dataset) for dataset in sets]
     numbers = stated_numbers(frames / fps for frames in range(1, max(lengths[0]) + 1))
     prompts = prompt_words(list(args.tasks), args.prompt_wordings, LATENT_TASKS)
-    tokenizer = train_text_tokenizer(sets[0]["captions"], model_args.text_vocab_size, prompts, numbers)
+    documentation: tuple[list[str], list[str]] = ([], [])
+    if args.documentation_ratio:
+        documentation = split_documentation(python_documentation())
+    captions = [*sets[0]["captions"], documentation[0]] if documentation[0] else sets[0]["captions"]
+    tokenizer = train_text_tokenizer(captions, model_args.text_vocab_size, prompts, numbers)
     ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     values = {**ends, **model_args.language_model_config}
     config = AutoConfig.for_model(values.pop("model_type", "gpt2"), **values, vocab_size=len(tokenizer))
@@ -161,8 +178,10 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
             seed=seed,
             num_wordings=args.prompt_wordings,
             second_caption_ratio=args.second_caption_ratio,
+            documentation=documents,
+            documentation_ratio=args.documentation_ratio,
         )
-        for dataset, counted, seed in zip(sets, lengths, (args.seed, None), strict=True)
+        for dataset, counted, documents, seed in zip(sets, lengths, documentation, (args.seed, None), strict=True)
     ]
     _check_captions(sets, tokenizer, model.config.max_position_embeddings, args.second_caption_ratio > 0)
     trainer = MotionTrainer(
@@ -170,7 +189,7 @@ def train_text_model(sections: dict[str, dict[str, Any]]) -> Path:
         args=args,
         train_dataset=texts[0],
         eval_dataset=texts[1],
-        data_collator=TextCollator(tokenizer),
+        data_collator=TextCollator(tokenizer, model.config.max_position_embeddings),
         processing_class=tokenizer,
         callbacks=[EpochCallback(texts[0])],
         muon_learning_rate=args.muon_learning_rate,

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtractor, Trainer
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -37,6 +39,7 @@ LOSS_PARTS = (
     "language_modeling_loss",
     "denoising_loss",
     "length_loss",
+    "exit_loss",
     "orthonormality_loss",
     "utilisation_loss",
     "commitment_loss",
@@ -48,6 +51,8 @@ LOSS_PARTS = (
 class ResumableTrainer(Trainer):
     """Resumes from whole checkpoints only, and ends a run in a folder that `from_pretrained` opens."""
 
+    model: Any
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As in `Trainer`; a checkpoint whose saving was cut short is passed over (`True`) or refused (its path)."""
         if resume_from_checkpoint is True:
@@ -55,6 +60,17 @@ class ResumableTrainer(Trainer):
         elif resume_from_checkpoint and not _is_whole(Path(resume_from_checkpoint)):
             raise ValueError(f"{resume_from_checkpoint} is no checkpoint, or was not written to the end.")
         return super().train(resume_from_checkpoint, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As in `Trainer`; under FSDP a whole model is saved, which has no code of FSDP beside it."""
+        if not (self.is_fsdp_enabled and state_dict):
+            return super()._save(output_dir, state_dict)
+        pieces: Any = self.model  # type: ignore[has-type]
+        try:
+            self.model = whole_model(self.accelerator.unwrap_model(pieces), state_dict)
+            super()._save(output_dir)
+        finally:
+            self.model = pieces
 
     def finish(self, save: Callable[[torch.nn.Module, Path], None]) -> Path:
         """Evaluates, saves the model, the history's plot and the trainer's state, and waits for all processes.
@@ -67,8 +83,11 @@ class ResumableTrainer(Trainer):
         """
         self.evaluate()
         output_dir = Path(self.args.output_dir)
+        # All processes put the pieces of the weights together
+        weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.is_world_process_zero():
-            save(self.accelerator.unwrap_model(self.model), output_dir)
+            trained = self.accelerator.unwrap_model(self.model)
+            save(trained if weights is None else whole_model(trained, weights), output_dir)
             plot_training_history(self.state.log_history, output_dir / "plots" / "history.png")
         self.save_state()
         self.accelerator.wait_for_everyone()
@@ -90,7 +109,7 @@ class MotionTrainer(ResumableTrainer):
         self._part_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._part_counts: dict[str, int] = defaultdict(int)
         # torch.compile would trace anew for every number of labels.
-        forward = inspect.signature(_without_adapters(self.accelerator.unwrap_model(self.model)).forward)
+        forward = inspect.signature(without_adapters(self.accelerator.unwrap_model(self.model)).forward)
         self._skips_logits = "skip_logits" in forward.parameters and not self.args.torch_compile
 
     # Trainer finds lengths only in the columns of a `datasets.Dataset`, takes the batches of a group from long to
@@ -204,7 +223,7 @@ class CodebookTrainer(MotionTrainer):
         return loss
 
     def _measure_codebook_gradients(self) -> None:
-        model: Any = _without_adapters(self.accelerator.unwrap_model(self.model))
+        model: Any = without_adapters(self.accelerator.unwrap_model(self.model))
         codebook = motion_codebook(model)
         if codebook.grad is None:
             return
@@ -235,7 +254,8 @@ class CodebookTrainer(MotionTrainer):
 def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     """The trainable matrices that Muon may update: kernels of convolutions, and what is inside transformer layers.
 
-    These are the layers of GPT-2 and of torch; embeddings, heads and what stands between layers are left to AdamW.
+    These are the layers of transformers and of torch; embeddings, heads and what stands between layers are left to
+    AdamW.
     """
     matrices: list[Any] = []
     for module in model.modules():
@@ -243,7 +263,10 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
             matrices.append(module.weight)
         elif isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
             matrices += [parameter for parameter in module.parameters() if parameter.dim() == 2]
-    return [matrix for matrix in matrices if matrix.requires_grad]
+        elif isinstance(module, GradientCheckpointingLayer):  # each layer of a language model is one
+            matrices += [part.weight for part in module.modules() if isinstance(part, nn.Linear)]
+    # A motion branch is a layer inside a layer
+    return list(dict.fromkeys(matrix for matrix in matrices if matrix.requires_grad))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], rate: float) -> None:
@@ -323,7 +346,27 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def _without_adapters(model: nn.Module) -> nn.Module:
+def whole_model(model: Any, weights: dict[str, Tensor]) -> "PreTrainedModel | PeftModel":
+    """A copy of a model that FSDP has cut into pieces.
+
+    Args:
+        model: with or without LoRA.
+        weights: its whole weights.
+    """
+    pieces: Any = without_adapters(model)
+    kind: Any = next(kind for kind in type(pieces).__mro__ if not issubclass(kind, FSDPModule))
+    config = pieces.config
+    whole = kind(type(config).from_dict(config.to_dict()))
+    whole.generation_config = pieces.generation_config
+    if pieces is not model:
+        from peft import get_peft_model
+
+        whole = get_peft_model(whole, model.peft_config["default"])
+    whole.load_state_dict(weights)
+    return whole
+
+
+def without_adapters(model: nn.Module) -> nn.Module:
     """The model inside PEFT's wrapper."""
     get_base_model = getattr(model, "get_base_model", None)
     return get_base_model() if callable(get_base_model) else model

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from motion_files import CAPTIONS, full_disk, make_joints, write_source, write_split_lists
 
+from geomotiongpt.cli import main
 from geomotiongpt.data.builder import (
     MotionClip,
     build_motion_dataset,
@@ -19,7 +20,9 @@ from geomotiongpt.data.builder import (
     write_motion_clips,
     write_motion_statistics,
 )
+from geomotiongpt.data.loader import load_motion_statistics
 from geomotiongpt.data.text_files import parse_caption_line, read_captions
+from geomotiongpt.models.motion_conversion import resample_joints
 from geomotiongpt.models.motion_representation import (
     features_to_joints,
     get_motion_representation,
@@ -94,6 +97,50 @@ def test_kit_clips_take_the_bone_lengths_of_a_named_clip(tmp_path):
     assert joints.shape == (20, 21, 3)
     bone = np.linalg.norm(joints[:, 2] - joints[:, 1], axis=-1)
     np.testing.assert_allclose(bone, np.linalg.norm(target[2] - target[1]), rtol=1e-3)
+
+
+def test_streaming_features_are_built_from_joints_at_another_frame_rate(source, tmp_path):
+    """As many rows as frames, of the resampled joints; by the command line too."""
+    report = build(source, tmp_path / "built", representation="streaming272", source_fps=20)
+    assert report.splits == {"train": 6, "val": 2, "test": 2, "test_unseen": 2} and not report.left_out
+    joints = np.load(source / "joints/a2.npy").astype(np.float64)
+    resampled = resample_joints(joints, 20, 30)
+    assert (len(joints), len(resampled)) == (22, 32)
+    for prefix, alone in (("", resampled), ("M", mirror_joints(resampled, "streaming272"))):
+        features = np.load(tmp_path / f"built/new_joint_vecs/{prefix}a2.npy")
+        assert features.shape == (32, 272) and features.dtype == np.float32
+        np.testing.assert_allclose(features, joints_to_features(alone, "streaming272"), atol=1e-6)
+        recovered = np.load(tmp_path / f"built/new_joints/{prefix}a2.npy")
+        np.testing.assert_allclose(recovered, features_to_joints(features, "streaming272"), atol=1e-5)
+    rows = [np.load(tmp_path / f"built/new_joint_vecs/{name}.npy") for name in ("a0", "a1", "a2", "Ma0", "Ma1", "Ma2")]
+    mean, std = load_motion_statistics(tmp_path / "built", "streaming272")
+    np.testing.assert_allclose(mean, np.concatenate(rows).mean(0, dtype=np.float64), atol=1e-6)
+    for start, stop in ((0, 2), (2, 8), (8, 74), (74, 140), (140, 272)):
+        spread = np.concatenate(rows).std(0, dtype=np.float64)[start:stop].mean()
+        np.testing.assert_allclose(std[start:stop], spread, rtol=1e-4)
+
+    command = ["build-data", str(source), str(tmp_path / "by_command"), "--representation", "streaming272"]
+    assert main([*command, "--source-fps", "20"]) == 0
+    assert contents(tmp_path / "by_command") == contents(tmp_path / "built")
+
+
+def test_another_source_frame_rate_builds_anew(source, tmp_path, capsys):
+    output = tmp_path / "built"
+    build(source, output)
+    assert build(source, output, source_fps=20).reused == 6  # what HumanML3D has anyway
+    report = build(source, output, source_fps=40)
+    assert (report.written, report.reused) == (6, 0)
+    assert np.load(output / "new_joint_vecs/a2.npy").shape == (10, 263)
+    assert build(source, output, source_fps=40).reused == 6
+
+    np.save(source / "joints/a1.npy", make_joints(7))
+    report = build(source, output, source_fps=140)
+    assert [name for name, _ in report.left_out] == ["a1"]
+    assert "7 frames at 140 frames per second are 1 at 20, wanted at least 2" in report.left_out[0][1]
+    with pytest.raises(ValueError, match="source_fps is 0; give the frames per second"):
+        build(source, output, source_fps=0)
+    assert main(["build-data", str(source), str(output), "--source-fps", "-5"]) == 2
+    assert "source_fps is -5.0" in capsys.readouterr().err
 
 
 def test_statistics_are_of_the_train_split_with_the_deviation_averaged_in_each_group(source, tmp_path):

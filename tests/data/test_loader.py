@@ -56,6 +56,14 @@ def test_kit_folder(tmp_path, load):
     assert train[0]["motion"].shape == (50, 251)
 
 
+def test_streaming_folder(tmp_path, load):
+    folder = write_finished(tmp_path / "streaming", {"train": ["00001"]}, "streaming272")
+    write_texts(folder, "00001", "a human walks#human/NOUN walk/VERB#0.0#0.0", "a human stops#stop/VERB#0.5#1.5")
+    train = load(folder, "train", "streaming272")
+    assert train["motion_id"][:] == ["00001", "00001#15-45"]  # 30 frames a second
+    assert train[0]["motion"].shape == (50, 272)
+
+
 def test_parts_of_a_clip_become_items_with_ids_of_their_own(folder, load):
     write_texts(
         folder,

@@ -305,6 +305,27 @@ def test_folder_is_complete_and_the_same_every_time(tmp_path):
             assert len(captions) == 3
 
 
+def test_streaming_features_are_of_the_same_motion_at_30_frames_per_second(tmp_path):
+    make_synthetic_dataset(tmp_path / "steps", num_motions=20, seed=4)
+    make_synthetic_dataset(tmp_path / "streaming", num_motions=20, seed=4, representation="streaming272")
+    for name in ("train.txt", "val.txt", "test.txt", "texts/000003.txt", "texts/M000003.txt"):
+        assert (tmp_path / "streaming" / name).read_bytes() == (tmp_path / "steps" / name).read_bytes()
+    assert np.load(tmp_path / "streaming/Mean.npy").shape == (272,)
+    for clip in generate_synthetic_clips(20, seed=4):
+        features = np.load(tmp_path / f"streaming/new_joint_vecs/{clip.motion_id}.npy")
+        assert features.shape == ((len(clip.joints) - 1) * 3 // 2 + 1, 272)
+        joints = np.load(tmp_path / f"streaming/new_joints/{clip.motion_id}.npy")[::3]
+        at_20 = features_to_joints(
+            joints_to_features(clip.joints[::2].astype(np.float64), "streaming272"), "streaming272"
+        )
+        heights, expected = (
+            j[: len(joints), :, 1] - j[0, 0, 1] for j in (joints, at_20)
+        )  # each has a floor of its own
+        np.testing.assert_allclose(heights, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="representation is 'kitml'; the motions have the 22 joints"):
+        make_synthetic_dataset(tmp_path / "kit", num_motions=20, representation="kitml")
+
+
 def test_failed_runs_leave_nothing(tmp_path, monkeypatch):
     def disk_full(*args, **kwargs):
         raise OSError("no space left")

@@ -14,7 +14,7 @@ from geomotiongpt.evaluation.physics import (
     joint_displacements,
 )
 
-REPRESENTATIONS = ["humanml3d", "kitml"]
+REPRESENTATIONS = ["humanml3d", "kitml", "streaming272"]
 
 
 def standing(representation="humanml3d", frames=41):

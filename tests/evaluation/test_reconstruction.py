@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenizerConfig, get_motion_representation
+from geomotiongpt import (
+    CausalMotionCodec,
+    CausalMotionCodecConfig,
+    MotionFeatureExtractor,
+    MotionTokenizer,
+    MotionTokenizerConfig,
+    get_motion_representation,
+)
 from geomotiongpt.evaluation.reconstruction import (
     encode_clips,
     evaluate_reconstruction,
@@ -119,6 +126,27 @@ def test_a_wrong_heading_errs_in_the_world_only():
     features[0, 0] = np.pi / 4  # half of a right angle is a quarter turn of the body from the second frame on
     local, world = joint_errors(features, target, "humanml3d")
     assert local == 0 and world > 100
+
+
+def test_errors_of_streaming_features_are_relative_to_the_root_among_the_joints():
+    target = np.random.default_rng(0).normal(size=(30, 272))
+    target[:, 2:8] = 1, 0, 0, 0, 1, 0  # no change of heading
+    positions = np.arange(8, 74).reshape(22, 3)
+    assert joint_errors(target, target, "streaming272") == (0, 0)
+    for columns, local_mm, world_mm in (
+        (positions[7, 2], 10 / 21, 10 / 22),
+        (positions[0, 1], 10, 10 / 22),
+        (positions[:, 1], 0, 10),
+        (np.arange(74, 272), 0, 0),
+    ):
+        features = target.copy()
+        features[:, columns] += 0.01
+        local, world = joint_errors(features, target, "streaming272")
+        assert local == pytest.approx(local_mm, abs=1e-6) and world == pytest.approx(world_mm, abs=1e-6)
+    features = target.copy()
+    features[1:, 1] += 0.01  # in the world all that follows is off
+    local, world = joint_errors(features, target, "streaming272")
+    assert local == 0 and world == pytest.approx(10 * np.arange(30).mean())
 
 
 # Whole clips through a tokenizer
@@ -268,6 +296,21 @@ def test_decoded_clips_come_back_in_order_beside_their_targets(tiny_tokenizer_mo
     metrics = reconstruction_metrics(reconstruction, tiny_tokenizer_model, "humanml3d")
     expected, counts = evaluate_reconstruction(tiny_tokenizer_model, tiny_feature_extractor, clips, batch_size=2)
     assert metrics == expected and torch.equal(counts, reconstruction.code_counts)
+
+
+def test_a_codec_without_codes_is_measured_on_the_frames_it_gives_back(tiny_feature_extractor, clips):
+    torch.manual_seed(0)
+    model = CausalMotionCodec(CausalMotionCodecConfig(num_features=263, hidden_size=8, latent_dim=4)).train()
+    extractor = copy.deepcopy(tiny_feature_extractor)
+    extractor.downsampling_factor = 4
+    metrics, counts = evaluate_reconstruction(model, extractor, clips, batch_size=2)
+    assert counts is None and "codes_used" not in metrics and model.training
+    errors = []
+    for clip in clips:
+        decoded = extractor.denormalise(model.eval()(torch.from_numpy(clip)[None]).motion_values[0])
+        assert len(decoded) == len(clip) // 4 * 4
+        errors.append(joint_errors(decoded, extractor.denormalise(clip[: len(decoded)]), "humanml3d"))
+    assert (metrics["joint_error_mm"], metrics["mpjpe_mm"]) == pytest.approx(np.mean(errors, axis=0), rel=1e-4)
 
 
 def test_the_welch_bound_stands_beside_the_gram_error(tiny_feature_extractor, clips):

@@ -8,6 +8,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from geomotiongpt import (
+    CausalMotionCodec,
+    CausalMotionCodecConfig,
+    LLaMoForCausalLM,
+    LLaMoProcessor,
     MotionFeatureExtractor,
     MotionGPT3ForCausalLM,
     MotionGPT3Processor,
@@ -105,4 +109,79 @@ def motiongpt3_folder(tiny_motiongpt3, motiongpt3_processor, tmp_path_factory) -
     folder = tmp_path_factory.mktemp("motiongpt3")
     tiny_motiongpt3.save_pretrained(folder)
     motiongpt3_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_motion_codec() -> Callable[..., CausalMotionCodec]:
+    """Makes a causal motion codec with latents of 8 numbers for 4 frames, in evaluation mode."""
+
+    def make(**options) -> CausalMotionCodec:
+        torch.manual_seed(0)
+        return CausalMotionCodec(
+            CausalMotionCodecConfig(**{"num_features": 263, "hidden_size": 16, "latent_dim": 8} | options)
+        ).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_llamo(make_text_base, make_motion_codec) -> Callable[..., LLaMoForCausalLM]:
+    """Joins a base and a motion codec, in evaluation mode; trained on motions of 12 latents, as it seems.
+
+    What starts at zero is filled, and the motion branch is no copy of the text's.
+    """
+
+    def make(
+        kind: str = "gpt2",
+        base: PreTrainedModel | None = None,
+        codec: CausalMotionCodec | None = None,
+        **options,
+    ) -> LLaMoForCausalLM:
+        sizes = {"flow_hidden_size": 24, "flow_num_layers": 2, "num_flow_steps": 3, "max_motion_latents": 12}
+        base = make_text_base(kind) if base is None else base
+        codec = make_motion_codec() if codec is None else codec
+        torch.manual_seed(5)
+        model = LLaMoForCausalLM.from_language_model(base, codec, **sizes | options).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "motion_branch" in name:
+                    weight.add_(0.1 * torch.randn(weight.shape))
+            for weight in model.denoising_head.parameters():
+                weight.normal_(std=0.15)
+            model.marker_embedding.weight.normal_(std=0.3)
+            model.latent_shift.normal_(std=0.3)
+            model.latent_scale.uniform_(0.5, 1.5)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llamo(make_llamo) -> LLaMoForCausalLM:
+    """On a GPT-2 of two layers. Shared: who changes it works on a `copy.deepcopy`."""
+    return make_llamo()
+
+
+@pytest.fixture(scope="session")
+def llamo_feature_extractor(tiny_feature_extractor) -> MotionFeatureExtractor:
+    """`tiny_feature_extractor`, for latents of 4 frames."""
+    return MotionFeatureExtractor(
+        mean=tiny_feature_extractor.mean, std=tiny_feature_extractor.std, downsampling_factor=4
+    )
+
+
+@pytest.fixture(scope="session")
+def llamo_processor(llamo_feature_extractor, trained_text_tokenizer, tiny_llamo) -> LLaMoProcessor:
+    """Of all that `make_llamo` makes."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+    return LLaMoProcessor.from_components(llamo_feature_extractor, tokenizer, tiny_llamo.config)
+
+
+@pytest.fixture(scope="session")
+def llamo_folder(tiny_llamo, llamo_processor, tmp_path_factory) -> Path:
+    """`tiny_llamo` and its processor, as saved."""
+    folder = tmp_path_factory.mktemp("llamo")
+    tiny_llamo.save_pretrained(folder)
+    llamo_processor.save_pretrained(folder)
     return folder

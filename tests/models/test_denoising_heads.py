@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from geomotiongpt.models.denoising_heads import DenoisingHead, diffusion_schedule, time_sinusoids
+from geomotiongpt.models.flow_graphs import FlowGraphs
 
 PROCESSES = ("diffusion", "rectified_flow")
 SAMPLERS = (("diffusion", "ancestral"), ("diffusion", "ddim"), ("rectified_flow", "euler"))
@@ -278,7 +279,7 @@ def test_a_dropped_condition_is_the_null():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("process", "sampler"), SAMPLERS)
-def test_guidance_of_scale_one_is_the_conditional_model_bit_for_bit(process, sampler):
+def test_guidance_of_scale_one_is_the_conditional_model(process, sampler):
     head, condition = make_head(process=process), make_condition()
     generator = seeded(3)
     latents, embedding = torch.randn(3, 16, generator=generator), head.condition_encoder(condition)
@@ -301,7 +302,68 @@ def test_guidance_of_scale_one_is_the_conditional_model_bit_for_bit(process, sam
         sample = head.sample(
             condition, generator=seeded(3), num_steps=8, sampler=sampler, unconditional=unconditional, guidance_scale=1
         )
-        assert torch.equal(sample, latents)
+        torch.testing.assert_close(sample, latents, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("rows", "num_steps"), [(1, 5), (3, 50), (5, 26), (100, 3)])
+def test_what_is_computed_for_many_steps_at_once_is_what_each_step_gives(rows, num_steps):
+    """All steps at once, several times as many as fit (the last ones fewer), and one by one."""
+    head = make_head(process="rectified_flow")
+    condition, other = make_condition(rows), make_condition(rows, seed=6)
+    calls = record_inputs(head.denoiser.time_embedding)
+    sample = head.sample(condition, generator=seeded(3), num_steps=num_steps, guidance_scale=2.5, unconditional=other)
+    together = max(1, 128 // (2 * rows))
+    assert [len(sinusoids) for (sinusoids,) in calls] == [
+        min(together, num_steps - first) for first in range(0, num_steps, together)
+    ]
+    latents = torch.randn(rows, 16, generator=seeded(3))
+    for step in range(num_steps):
+        time = torch.tensor([1000 * step / num_steps])
+        given, null = (head.denoiser(latents, time, head.condition_encoder(one)) for one in (condition, other))
+        latents = latents + (null + 2.5 * (given - null)) / num_steps
+    assert latents.std() > 0.1
+    torch.testing.assert_close(sample, latents, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_layer_listens_to_time_and_condition(process):
+    """Shift, scale and gate of each block, shift and scale of the last layer."""
+    head = make_head(process=process)
+    wanted = head.sample(make_condition(), generator=seeded(3), num_steps=4)
+    for layer in head.denoiser.layers:
+        weight = layer.modulation.weight
+        for part in range(len(weight) // 24):
+            kept = weight[24 * part : 24 * part + 24].clone()
+            with torch.no_grad():
+                weight[24 * part : 24 * part + 24] = 0
+            changed = head.sample(make_condition(), generator=seeded(3), num_steps=4)
+            assert (changed - wanted).abs().max() > 1e-4, (layer, part)
+            with torch.no_grad():
+                weight[24 * part : 24 * part + 24] = kept
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_graph_of_the_flow_loop_gives_what_its_steps_give():
+    """For other inputs than it was recorded with, after a change of the weights, and where they have moved."""
+    head = make_head(process="rectified_flow").cuda()
+    head.flow_graphs = FlowGraphs()
+    stepwise = copy.deepcopy(head)
+    stepwise.flow_graphs = None
+    for change in ("none", "in place", "moved"):
+        for rows, scale in ((1, 1.0), (1, 3.0), (4, 3.0), (1, 1.0)):
+            for seed in (1, 2):
+                condition = make_condition(rows, seed=seed).cuda()
+                options = {"num_steps": 10, "guidance_scale": scale}
+                made, wanted = (one.sample(condition, generator=seeded(seed), **options) for one in (head, stepwise))
+                torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4, msg=change)
+        for one in (head, stepwise):
+            weight = one.denoiser.blocks[0].mlp[0].weight
+            with torch.no_grad():
+                if change == "none":
+                    weight.mul_(0.5)
+                else:
+                    one.denoiser.blocks[0].mlp[0].weight = nn.Parameter(2 * weight)
 
 
 @pytest.mark.parametrize(("process", "sampler"), SAMPLERS)
@@ -328,11 +390,13 @@ def test_guidance_leads_from_the_unconditional_to_beyond_the_conditional(process
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_sample_encodes_its_condition_once_and_guides_in_one_call_a_step(process, sampler, scale):
     head = make_head(process=process)
-    encoder_calls, denoiser_calls = record_inputs(head.condition_encoder), record_inputs(head.denoiser)
+    encoder_calls, denoiser_calls = (
+        record_inputs(module) for module in (head.condition_encoder, head.denoiser.input_projection)
+    )
     head.sample(make_condition(), num_steps=5, sampler=sampler, guidance_scale=scale)
     rows = 3 if scale == 1 else 6
     assert [len(condition) for (condition,) in encoder_calls] == [rows]
-    assert [len(latents) for latents, _, _ in denoiser_calls] == [rows] * 5
+    assert [len(latents) for (latents,) in denoiser_calls] == [rows] * 5
 
 
 @pytest.mark.parametrize(
@@ -341,12 +405,13 @@ def test_a_sample_encodes_its_condition_once_and_guides_in_one_call_a_step(proce
 )
 def test_the_usual_number_of_steps(process, sampler, num_steps):
     head = make_head(process=process)
-    calls = record_inputs(head.denoiser)
+    steps = record_inputs(head.denoiser.input_projection)
+    calls = record_inputs(head.denoiser.time_embedding)
     head.sample(make_condition(), sampler=sampler)
-    times = [float(time) for _, time, _ in calls]
-    assert len(times) == num_steps
+    assert len(steps) == num_steps
     expected = np.arange(50) * 20 if process == "rectified_flow" else np.rint(np.linspace(999, 0, num_steps))
-    assert times == expected.tolist()
+    sinusoids = torch.cat([sinusoids.flatten(0, -2) for (sinusoids,) in calls])
+    assert torch.equal(sinusoids, time_sinusoids(torch.from_numpy(expected)))
 
 
 @pytest.mark.parametrize(("process", "sampler"), SAMPLERS)
@@ -538,7 +603,7 @@ def test_an_unknown_process_is_refused():
 
 def test_a_head_with_few_training_steps_samples_with_all_of_them():
     head = make_head(num_train_steps=20)
-    calls = record_inputs(head.denoiser)
+    calls = record_inputs(head.denoiser.input_projection)
     assert head.sample(make_condition()).isfinite().all()
     assert len(calls) == 20
 

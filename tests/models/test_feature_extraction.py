@@ -14,7 +14,7 @@ from geomotiongpt import (
     joints_to_features,
 )
 
-REPRESENTATIONS = ("humanml3d", "kitml")
+REPRESENTATIONS = ("humanml3d", "kitml", "streaming272")
 
 
 def make_features(num_frames, representation="humanml3d", seed=0):
@@ -63,7 +63,7 @@ def test_joints_are_told_from_features_by_their_shape(representation):
     joints = make_joints(25, representation)
     features = joints_to_features(joints, representation, retarget=facts.target_bone_lengths is not None)
     inputs = extractor(joints)
-    assert inputs["motion_values"].shape == (1, 24, facts.num_features)
+    assert inputs["motion_values"].shape == (1, 25 if representation == "streaming272" else 24, facts.num_features)
     np.testing.assert_allclose(
         inputs["motion_values"].numpy(), extractor(features)["motion_values"].numpy(), rtol=1e-5, atol=1e-5
     )
@@ -71,7 +71,8 @@ def test_joints_are_told_from_features_by_their_shape(representation):
 
 def test_the_skeletons_differ_in_scale_and_frame_rate():
     extractors = [MotionFeatureExtractor(name) for name in REPRESENTATIONS]
-    assert [(extractor.feature_size, extractor.sampling_rate) for extractor in extractors] == [(263, 20), (251, 12.5)]
+    facts = [(extractor.feature_size, extractor.sampling_rate) for extractor in extractors]
+    assert facts == [(263, 20), (251, 12.5), (272, 30)]
 
 
 @pytest.mark.parametrize("make", [make_features, make_joints])
@@ -239,6 +240,10 @@ def test_a_bad_clip_is_refused_by_its_name(clip, message):
 def test_the_shortest_clips_that_make_one_code_are_taken():
     inputs = MotionFeatureExtractor()([make_features(8), make_joints(9)])
     assert inputs["motion_mask"].tolist() == [[True] * 8] * 2
+    streaming = MotionFeatureExtractor("streaming272")
+    assert streaming(make_joints(8, "streaming272"))["motion_mask"].tolist() == [[True] * 8]
+    with pytest.raises(ValueError, match="has 7 frames; the model takes 8 or more.$"):
+        streaming(make_joints(7, "streaming272"))
 
 
 def test_one_name_a_clip_is_wanted():

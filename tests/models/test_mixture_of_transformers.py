@@ -372,3 +372,12 @@ def test_another_kind_of_base_is_refused_where_a_configuration_names_it(kind):
     config = MotionGPT3Config(text_config=small_config(kind), motion_vae_config=vae, denoising_hidden_size=24)
     with pytest.raises(ValueError, match="a motion branch can be added to"):
         MotionGPT3ForCausalLM(config)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_layer_is_cut_with_its_motion_branch(make_motiongpt3, kind):
+    """What FSDP and `device_map` take as one piece: the names are those of modules, and no motion branch is one."""
+    model = make_motiongpt3(kind)
+    pieces = [name for name, module in model.named_modules() if type(module).__name__ in model._no_split_modules]
+    layers = {name for name, module in model.named_modules() if module in set(model.layers)}
+    assert set(pieces) == {*layers, "motion_vae"}

@@ -141,7 +141,7 @@ def test_generation_that_is_not_possible_is_refused(model, prompts):
     generate(model, prompts)
     with pytest.raises(ValueError, match="trained_stage is 'second'; use one of text-to-motion, alignment, joint"):
         MotionGPT3Config(trained_stage="second")
-    with pytest.raises(ValueError, match="vocabulary of MotionGPT3 is fixed"):
+    with pytest.raises(ValueError, match="vocabulary of MotionGPT3ForCausalLM is fixed"):
         model.resize_token_embeddings(1000)
 
 
@@ -161,9 +161,9 @@ def test_parts_that_do_not_fit_are_refused(
     make_text_base, make_motion_vae, tiny_motiongpt3, tiny_tokenizer_model, tmp_path
 ):
     join, base, vae = MotionGPT3ForCausalLM.from_components, make_text_base("gpt2"), make_motion_vae()
-    with pytest.raises(ValueError, match="the motion VAE is a 'motion_tokenizer': give a 'motion_vae'"):
+    with pytest.raises(ValueError, match="`motion_vae` is a 'motion_tokenizer': give a 'motion_vae'"):
         join(base, tiny_tokenizer_model)
-    with pytest.raises(ValueError, match="the motion VAE is a 'gpt2': give a 'motion_vae'"):
+    with pytest.raises(ValueError, match="`motion_vae` is a 'gpt2': give a 'motion_vae'"):
         join(base, base)
     for wrong in (base.transformer, vae):
         with pytest.raises(ValueError, match=f"the language model is a {type(wrong).__name__} without a head: load"):

@@ -29,6 +29,7 @@ TRAJECTORIES = HERE / "trajectories.json"
 STEPS = 50
 NAMES = ("loss", "grad_norm", "orthonormality_loss", "codebook_gradient_norm_orthonormality")
 VAE_NAMES = ("loss", "grad_norm", "position_loss", "kl_loss")
+CODEC_NAMES = ("loss", "grad_norm", "root_loss", "kl_loss")
 MOTIONGPT3_NAMES = ("loss", "grad_norm", "language_modeling_loss", "length_loss")
 # Draws of noise and dropout differ between builds of torch; everything else does not.
 WITHOUT_DROPOUT = "resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0"
@@ -80,6 +81,18 @@ def motion_vae_trajectory(data: Path, folder: Path) -> dict[str, list[float]]:
     options = ["model.dropout=0.0", "model.log_variance_offset=-30.0", "training.piece_ratio=0.5"]
     overrides = [*options, f"data.path={data}", f"training.output_dir={folder}", f"training.max_steps={STEPS}"]
     return _read(train_motion_tokenizer(HERE / "motion_vae.yaml", overrides), VAE_NAMES)
+
+
+def causal_motion_codec_trajectory(data: Path, folder: Path) -> dict[str, list[float]]:
+    """Losses and gradient norms of a causal motion codec without noise, with AdamW.
+
+    Args:
+        data: folder of embedded motions.
+        folder: to train in.
+    """
+    options = ["model.sigma_max=0.0", "training.muon_learning_rate=null"]
+    overrides = [*options, f"data.path={data}", f"training.output_dir={folder}", f"training.max_steps={STEPS}"]
+    return _read(train_motion_tokenizer(HERE / "causal_motion_codec.yaml", overrides), CODEC_NAMES)
 
 
 def motiongpt3_trajectory(data: Path, folder: Path) -> dict[str, list[float]]:
@@ -135,6 +148,7 @@ def main() -> None:
             "motion_tokenizer": motion_tokenizer_trajectory(folder / "data", folder / "first"),
             "language_model": language_model_trajectory(folder / "data", folder / "second"),
             "motion_vae": motion_vae_trajectory(folder / "data", folder / "vae"),
+            "causal_motion_codec": causal_motion_codec_trajectory(folder / "data", folder / "codec"),
             "motiongpt3": motiongpt3_trajectory(folder / "data", folder / "motiongpt3"),
         }
     rounded = {

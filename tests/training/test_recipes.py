@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from geomotiongpt import (
+    LLaMoConfig,
     MotionGPT3Config,
     MotionTextEvaluatorConfig,
     MotionTokenizer,
@@ -15,22 +16,25 @@ from geomotiongpt import (
     TMRConfig,
 )
 from geomotiongpt.data.training_sets import check_tasks
-from geomotiongpt.models.task_prompts import LATENT_TASKS
+from geomotiongpt.models.task_prompts import LATENT_TASKS, TASKS
 from geomotiongpt.resources import resource
 from geomotiongpt.training import evaluator, language_model, motion_tokenizer
 from geomotiongpt.training.arguments import (
     EvaluatorTrainingArguments,
     LanguageModelTrainingArguments,
+    LLaMoTrainingArguments,
     LoraArguments,
     MotionDataArguments,
     MotionGPT3TrainingArguments,
     MotionTokenizerTrainingArguments,
     MotionVAETrainingArguments,
+    MotionWindowTrainingArguments,
     TextTrainingArguments,
     WordArguments,
 )
+from geomotiongpt.training.llamo import LLaMoModelArguments
 from geomotiongpt.training.motiongpt3 import MotionGPT3ModelArguments
-from geomotiongpt.training.recipes import build_section, load_recipe
+from geomotiongpt.training.recipes import build_section, load_recipe, set_generation
 from geomotiongpt.training.text_model import TextModelArguments
 
 PUBLISHED = sorted(resource("hub_configs").glob("*/*.yaml"))
@@ -138,16 +142,17 @@ def test_recipes_are_published():
 def test_published_recipe_fits_its_dataclasses(path):
     kind = yaml.safe_load(path.read_text())["model"].get("model_type")
     stage = evaluator if path.stem in ("evaluator", "tmr") else language_model
-    stage = motion_tokenizer if path.stem.startswith(("motion_tokenizer", "motion_vae")) else stage
+    encoders = ("motion_tokenizer", "motion_vae", "motion_codec")
+    stage = motion_tokenizer if path.stem.startswith(encoders) else stage
     recipe = load_recipe(path, stage.SECTIONS)
     build_section(MotionDataArguments, recipe["data"], "data")
     if stage is motion_tokenizer:
         config_class = motion_tokenizer._model_class(recipe).config_class
-        if path.stem != "motion_vae":
+        if path.stem not in ("motion_vae", "motion_codec"):
             assert config_class.model_type.partition("motion_tokenizer")[0].rstrip("_") == path.stem[17:]
         build_section(config_class, recipe["model"], "model")
-        is_vae = kind == "motion_vae"
-        arguments = MotionVAETrainingArguments if is_vae else MotionTokenizerTrainingArguments
+        others = {"motion_vae": MotionVAETrainingArguments, "causal_motion_codec": MotionWindowTrainingArguments}
+        arguments = others.get(kind, MotionTokenizerTrainingArguments)
         args = build_section(arguments, recipe["training"], "training")
     elif kind == "text":
         build_section(TextModelArguments, recipe["model"], "model")
@@ -157,6 +162,15 @@ def test_published_recipe_fits_its_dataclasses(path):
         MotionGPT3Config(**model.config)
         args = build_section(MotionGPT3TrainingArguments, recipe["training"], "training")
         check_tasks(args.tasks, LATENT_TASKS)
+        assert GenerationConfig(**recipe["generation"]).max_new_tokens >= 40
+    elif kind == "llamo":
+        model = build_section(LLaMoModelArguments, recipe["model"], "model")
+        config = LLaMoConfig(**model.config)
+        args = build_section(LLaMoTrainingArguments, recipe["training"], "training")
+        check_tasks(args.tasks, TASKS)
+        assert "unconditional" in args.tasks, "what guidance leads away from"
+        if path.stem.startswith("single_stream"):
+            assert not args.frozen and (config.streams == "single" or model.trained_model)
         assert GenerationConfig(**recipe["generation"]).max_new_tokens >= 40
     elif stage is language_model:
         build_section(language_model.ModelArguments, recipe["model"], "model")
@@ -201,3 +215,13 @@ def test_paper_recipe_has_the_published_sizes_and_schedule():
     assert (args.initial_gumbel_temperature, config.gumbel_temperature) == (0.4, 0.01)
     assert (args.temperature_hold_ratio, args.temperature_end_ratio) == (0.6, 0.8)
     assert (config.gumbel_noise, config.position_weight) == (1.0, 1.0)
+
+
+def test_a_trained_model_generates_with_its_cache():
+    """A `Trainer` switches the cache off in the configuration, which a generation configuration is made from."""
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16, use_cache=False)
+    model = GPT2LMHeadModel(config)
+    set_generation(model, {"max_new_tokens": 8})
+    assert model.generation_config.use_cache is True and model.generation_config.max_new_tokens == 8
+    set_generation(model, {"use_cache": False})
+    assert model.generation_config.use_cache is False

@@ -8,6 +8,7 @@ import pytest
 import torch
 from make_trajectories import (
     TRAJECTORIES,
+    causal_motion_codec_trajectory,
     language_model_trajectory,
     motion_tokenizer_trajectory,
     motion_vae_trajectory,
@@ -318,6 +319,7 @@ def test_lora_run_saves_the_adapter_and_the_merged_model(train_model, motions):
         ("motion_tokenizer", motion_tokenizer_trajectory),
         ("language_model", language_model_trajectory),
         ("motion_vae", motion_vae_trajectory),
+        ("causal_motion_codec", causal_motion_codec_trajectory),
         ("motiongpt3", motiongpt3_trajectory),
     ],
 )

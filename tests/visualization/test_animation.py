@@ -55,7 +55,12 @@ def test_gif_lasts_as_long_as_the_clip(tmp_path, fps, every):
     assert sum(durations) == pytest.approx(1000 * 25 / (fps or 20), abs=5)
 
 
-@pytest.mark.parametrize("representation", ["humanml3d", "kitml"])
+def test_streaming_motion_plays_at_30_frames_per_second(tmp_path):
+    path = animate_motion(walk(30, "streaming272"), tmp_path / "a.gif", representation="streaming272", size=(320, 240))
+    assert sum(read_frames(path)[1]) == 1000
+
+
+@pytest.mark.parametrize("representation", ["humanml3d", "kitml", "streaming272"])
 def test_figure_walks_across_and_stays_in_view(tmp_path, representation):
     motion = walk(20, representation, speed=4)
     path = animate_motion(motion, tmp_path / "a.gif", representation=representation, size=(320, 240))
