@@ -153,9 +153,14 @@ class AutoregressiveMotionGenerationMixin:
             else:
                 for frames in self._stream(processor, motions[0], task, settings):
                     streamer.put(frames)
-        finally:  # whoever reads the stream must not wait for ever
-            if streamer is not None:
+        except BaseException as error:  # whoever reads the stream must not wait for ever
+            if isinstance(streamer, MotionFrameStreamer):
+                streamer.fail(error)
+            elif streamer is not None:
                 streamer.end()
+            raise
+        if streamer is not None:
+            streamer.end()
         return self._decode(motions)
 
     def stream_motion(

@@ -20,7 +20,7 @@ class MotionFrameStreamer(BaseStreamer):
     drawn. In one thread, `model.stream_motion` does the same.
 
     A reader that leaves the iteration before its end, by `break` or by an error, closes the stream: otherwise the
-    other thread would wait for it for ever.
+    other thread would wait for it for ever. Where making the motion fails, the iteration raises a RuntimeError.
 
     Args:
         timeout: seconds an iteration waits for the next frames before it raises `queue.Empty`; None waits for ever.
@@ -29,7 +29,7 @@ class MotionFrameStreamer(BaseStreamer):
 
     def __init__(self, *, timeout: float | None = None, ahead: int = 64):
         self.timeout = timeout
-        self._frames: Queue[Tensor | None] = Queue(ahead)
+        self._frames: Queue[Tensor | BaseException | None] = Queue(ahead)
         self._is_closed = False
 
     def put(self, value: Tensor) -> None:
@@ -47,9 +47,16 @@ class MotionFrameStreamer(BaseStreamer):
 
     def end(self) -> None:
         """Nothing more comes."""
+        self._end(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more comes, because of an error: the reader is told."""
+        self._end(error)
+
+    def _end(self, reason: BaseException | None) -> None:
         while not self._is_closed:
             try:
-                return self._frames.put(None, timeout=0.1)
+                return self._frames.put(reason, timeout=0.1)
             except Full:
                 continue
 
@@ -66,6 +73,8 @@ class MotionFrameStreamer(BaseStreamer):
         is_whole = False
         try:
             while not self._is_closed and (frames := self._frames.get(timeout=self.timeout)) is not None:
+                if isinstance(frames, BaseException):
+                    raise RuntimeError(f"the motion was not made to its end: {frames}") from frames
                 yield frames
             is_whole = True
         finally:

@@ -611,7 +611,21 @@ def test_after_an_error_nobody_waits(model, options, message):
     streamer = MotionFrameStreamer(timeout=5)
     with pytest.raises(ValueError, match=message):
         model.generate_motion(**options, streamer=streamer)
-    assert list(streamer) == []
+    with pytest.raises(RuntimeError, match=f"the motion was not made to its end: .*{message}"):
+        list(streamer)
+
+
+def test_a_reader_knows_that_the_making_failed(model):
+    """Frames that came before are read; a motion that is cut does not look like a whole one."""
+    streamer, made = MotionFrameStreamer(timeout=60), []
+    model.exit_head.register_forward_hook(lambda *_: made.append(1) or (1 / 0 if len(made) == 3 else None))
+    with pytest.raises(ZeroDivisionError):
+        model.generate_motion(TEXTS[0], max_frames=400, streamer=streamer)
+    pieces = []
+    with pytest.raises(RuntimeError, match="the motion was not made to its end: division by zero"):
+        for piece in streamer:
+            pieces.append(piece)
+    assert pieces and sum(map(len, pieces)) < 400
 
 
 def test_a_reader_does_not_wait_for_ever():
