@@ -44,7 +44,7 @@ SIZES = {
         {"model_type": "llama", "num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 384,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "vocab_size": 2000},
         {"hidden_size": 256, "latent_dim": 16},
-        {"flow_hidden_size": 256, "flow_num_layers": 3},
+        {"denoising_hidden_size": 256, "denoising_num_layers": 3},
     ),
     "qwen3-0.6b": (
         {"model_type": "qwen3", "num_hidden_layers": 28, "hidden_size": 1024, "intermediate_size": 3072,

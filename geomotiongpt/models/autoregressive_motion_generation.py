@@ -229,14 +229,14 @@ class AutoregressiveMotionGenerationMixin:
                 raise ValueError(f"{name} is {value}; it must be a whole number, 1 or more.")
         if max_frames is not None and max_frames < unit:
             raise ValueError(f"max_frames is {max_frames}; a latent takes {unit}: allow that many or more.")
-        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        scale = self.config.denoising_guidance_scale if guidance_scale is None else guidance_scale
         trained = self.config.trained_tasks
         if scale != 1 and trained is not None and _NULL_TASK not in trained:
             logger.warning(
                 f"guidance_scale is {scale}, but the model was trained on {', '.join(trained)} and not on "
                 f"{_NULL_TASK!r}, which guidance leads away from: give guidance_scale=1, or train with that task."
             )
-        steps = self.config.num_flow_steps if num_steps is None else num_steps
+        steps = self.config.num_denoising_steps if num_steps is None else num_steps
         return _Settings(num_context_latents, max_frames, steps, scale, generator)
 
     @torch.no_grad()

@@ -21,11 +21,12 @@ class LLaMoConfig(ContinuousMotionConfig):
         text_config: of the base language model; GPT-2 by default.
         motion_codec_config: of the motion codec inside.
         streams: "dual", two branches, or "single", the control: motion goes through the text weights.
-        flow_hidden_size: width of the flow-matching head.
-        flow_num_layers: its blocks.
+        denoising_hidden_size: width of the flow-matching head.
+        denoising_num_layers: its blocks.
         target_repeats: how many times and noises each latent is trained with in a step.
-        num_flow_steps: Euler steps of generation.
-        guidance_scale: of generation, away from what the prompt without a caption says; 1 is the conditional model.
+        num_denoising_steps: Euler steps of generation.
+        denoising_guidance_scale: of generation, away from what the prompt without a caption says; 1 is the
+            conditional model.
         history_noise: standard deviation of what training adds to the latents that the model has made (in units of
             their spread), against errors that add up.
         exit_threshold: probability above which a motion ends.
@@ -44,15 +45,15 @@ class LLaMoConfig(ContinuousMotionConfig):
 
     model_type = "llamo"
     stages = STAGES
-    sampling_options = ("num_flow_steps", "guidance_scale")
+    sampling_options = ("num_denoising_steps", "denoising_guidance_scale")
     sub_configs = {"text_config": AutoConfig, "motion_codec_config": CausalMotionCodecConfig}
 
     motion_codec_config: dict | PreTrainedConfig | None = None
-    flow_hidden_size: int = 1792
-    flow_num_layers: int = 9
+    denoising_hidden_size: int = 1792
+    denoising_num_layers: int = 9
     target_repeats: int = 4
-    num_flow_steps: int = 50
-    guidance_scale: float = 4.0
+    num_denoising_steps: int = 50
+    denoising_guidance_scale: float = 4.0
     history_noise: float = 0.1
     exit_threshold: float = 0.5
     exit_positive_weight: float = 10.0
@@ -65,10 +66,10 @@ class LLaMoConfig(ContinuousMotionConfig):
         if self.motion_codec_config is None or isinstance(self.motion_codec_config, dict):
             self.motion_codec_config = CausalMotionCodecConfig(**(self.motion_codec_config or {}))
         super().__post_init__(**kwargs)
-        for name in ("flow_hidden_size", "flow_num_layers", "target_repeats", "num_flow_steps"):
+        for name in ("denoising_hidden_size", "denoising_num_layers", "target_repeats", "num_denoising_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        for name in ("guidance_scale", "language_modeling_weight", "denoising_weight", "exit_weight"):
+        for name in ("denoising_guidance_scale", "language_modeling_weight", "denoising_weight", "exit_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if self.history_noise < 0 or self.exit_positive_weight <= 0 or not 0 < self.exit_threshold < 1:

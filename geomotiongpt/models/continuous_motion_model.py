@@ -68,8 +68,6 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         self._no_split_modules = [type(self.layers[0]).__name__, type(self.motion_encoder).__name__]
         self.motion_encoder.requires_grad_(False)
         self.generation_config.pad_token_id = self.config.padding_token_id
-        # The library takes a `guidance_scale` of the configuration, which is of motion, for one of text
-        self.generation_config.guidance_scale = None
 
     @property
     def motion_encoder(self) -> PreTrainedModel:
@@ -230,15 +228,13 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         settings = copy.deepcopy(kwargs.pop("generation_config", None) or self.generation_config)
         if kwargs.get("max_length") is not None and "max_new_tokens" not in kwargs:
             settings.max_new_tokens = None
-        guidance_scale = kwargs.pop("guidance_scale", None)
         kwargs = settings.update(**kwargs)
         if settings.prompt_lookup_num_tokens is not None or kwargs.get("assistant_model") is not None:
             raise ValueError("assisted generation is not possible here: it reads prompts without their motions.")
-        if guidance_scale not in (None, 1):
+        if settings.guidance_scale not in (None, 1):
             raise ValueError(
-                f"guidance_scale is {guidance_scale}, but only motion is guided here, by `generate_motion`."
+                f"guidance_scale is {settings.guidance_scale}, but only motion is guided here, by `generate_motion`."
             )
-        settings.guidance_scale = 1.0  # also where a folder has that of motion
         new_tokens = settings.max_new_tokens
         length = (settings.max_length or 0) if new_tokens is None else input_ids.shape[1] + new_tokens
         if length > config.max_position_embeddings:

@@ -74,8 +74,8 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
             latent_size=latent_dim,
             condition_size=width,
             num_condition_tokens=1,
-            hidden_size=config.flow_hidden_size,
-            num_layers=config.flow_num_layers,
+            hidden_size=config.denoising_hidden_size,
+            num_layers=config.denoising_num_layers,
             process="rectified_flow",
             target_repeats=config.target_repeats,
             condition_dropout=0.0,  # training drops captions, not states: see the task "unconditional"

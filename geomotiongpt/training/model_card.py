@@ -103,7 +103,7 @@ def _family(model: MotionLanguageModel) -> dict[str, str]:
         config, codec = model.config, model.config.codec
         rows = {
             "streams": config.streams,
-            "guidance": f"{config.guidance_scale:g}",
+            "guidance": f"{config.denoising_guidance_scale:g}",
             "motion latents": f"{codec.latent_dim} numbers for {codec.downsampling_factor} frames",
             "last stage": config.trained_stage or "unknown",
         }

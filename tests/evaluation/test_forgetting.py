@@ -49,9 +49,9 @@ def folders(base, tokenizer, tmp_path_factory) -> dict[str, Path]:
     base.bfloat16().save_pretrained(names["base"])
     tokenizer.save_pretrained(names["base"])
     codec = CausalMotionCodec(CausalMotionCodecConfig(num_features=263, hidden_size=8, latent_dim=4))
-    LLaMoForCausalLM.from_language_model(names["base"], codec, flow_hidden_size=8, flow_num_layers=1).save_pretrained(
-        names["llamo"]
-    )
+    LLaMoForCausalLM.from_language_model(
+        names["base"], codec, denoising_hidden_size=8, denoising_num_layers=1
+    ).save_pretrained(names["llamo"])
     vae = MotionVAE(MotionVAEConfig(latent_dim=8, num_layers=1, num_heads=2, intermediate_size=8, max_positions=60))
     MotionGPT3ForCausalLM.from_components(
         names["base"], vae, denoising_hidden_size=8, denoising_num_layers=1

@@ -138,7 +138,12 @@ def make_llamo(make_text_base, make_motion_codec) -> Callable[..., LLaMoForCausa
         codec: CausalMotionCodec | None = None,
         **options,
     ) -> LLaMoForCausalLM:
-        sizes = {"flow_hidden_size": 24, "flow_num_layers": 2, "num_flow_steps": 3, "max_motion_latents": 12}
+        sizes = {
+            "denoising_hidden_size": 24,
+            "denoising_num_layers": 2,
+            "num_denoising_steps": 3,
+            "max_motion_latents": 12,
+        }
         base = make_text_base(kind) if base is None else base
         codec = make_motion_codec() if codec is None else codec
         torch.manual_seed(5)

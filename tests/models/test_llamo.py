@@ -540,7 +540,7 @@ def test_parts_are_taken_from_models_and_from_folders(make_text_base, make_motio
     half.save_pretrained(tmp_path / "base")
     join = LLaMoForCausalLM.from_language_model
     for parts, original in (((base, codec), base), ((tmp_path / "base", str(tmp_path / "codec")), half)):
-        model = join(*parts, flow_hidden_size=24, flow_num_layers=1)
+        model = join(*parts, denoising_hidden_size=24, denoising_num_layers=1)
         assert model.config.codec.kl_weight == 0.25 and model.config.text_config._name_or_path == ""
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
         assert all(torch.equal(w, model.get_parameter(f"motion_codec.{n}")) for n, w in codec.named_parameters())
@@ -548,7 +548,7 @@ def test_parts_are_taken_from_models_and_from_folders(make_text_base, make_motio
         layer = model.layers[0]
         assert torch.equal(layer.motion_branch.mlp.up_proj.weight, layer.mlp.up_proj.weight)
         assert torch.equal(model.motion_branch_norm.weight, model.base.norm.weight)
-    other = join(base, codec, flow_hidden_size=24, flow_num_layers=1, start_from_text=False).layers[0]
+    other = join(base, codec, denoising_hidden_size=24, denoising_num_layers=1, start_from_text=False).layers[0]
     assert not torch.equal(other.motion_branch.mlp.up_proj.weight, other.mlp.up_proj.weight)
     assert type(base.model.layers[0]).__name__ == "LlamaDecoderLayer", "the base stays as it was"
 
@@ -573,9 +573,9 @@ def test_parts_that_do_not_fit_are_refused(make_text_base, make_motion_codec, ma
         ({"exit_positive_weight": 0}, "exit_positive_weight 0"),
         ({"exit_threshold": 1.0}, "exit_threshold 1.0"),
         ({"exit_threshold": 0.0}, "exit_threshold 0.0"),
-        ({"num_flow_steps": 0}, "num_flow_steps is 0; it must be 1 or more"),
+        ({"num_denoising_steps": 0}, "num_denoising_steps is 0; it must be 1 or more"),
         ({"target_repeats": 0}, "target_repeats is 0; it must be 1 or more"),
-        ({"guidance_scale": -1.0}, "guidance_scale is -1.0; it must be 0 or more"),
+        ({"denoising_guidance_scale": -1.0}, "denoising_guidance_scale is -1.0; it must be 0 or more"),
         ({"exit_weight": -1.0}, "exit_weight is -1.0; it must be 0 or more"),
         ({"max_motion_latents": 1}, "max_motion_latents is 1; motions have 2 or more"),
         (

@@ -162,16 +162,18 @@ def test_what_cannot_be_made_ends_with_one_line(folder, clip, tmp_path, capsys, 
 )
 def test_every_direction_is_evaluated(folder, data, tmp_path, task):
     command = ["evaluate", str(folder), "--data", str(data), "--split", "val", "--task", task, *IN_272]
-    if task not in ("motion-to-text", "motion-duration"):
+    makes_motions = task not in ("motion-to-text", "motion-duration")
+    if makes_motions:
         command += ["--denoising-steps", "1"]
     assert main([*command, "--output", str(tmp_path / "evaluation")]) == 0
     result = json.loads((tmp_path / "evaluation" / "result.json").read_text())
     metrics, decoding = result["metrics"], result["protocol"]["decoding"]
-    assert result["protocol"]["task"] == task and "perplexity" not in metrics and decoding["num_flow_steps"] == 3
+    assert result["protocol"]["task"] == task and "perplexity" not in metrics
+    assert decoding["num_denoising_steps"] == (1 if makes_motions else 3)  # the configuration has 3
     if task == "motion-to-text":
         assert metrics["joint_error_mm"] > 0 and "reconstruction_jerk_m_per_s3" in metrics
     elif task == "text-to-motion":
-        assert metrics["relative_length_error"] == 0 and decoding["num_denoising_steps"] == 1
+        assert metrics["relative_length_error"] == 0
     elif task == "motion-duration":
         assert metrics["duration_answered"]["n"] == 2
     else:

@@ -97,7 +97,7 @@ def replay(model, processor, prompt, shown, made, generator, scale=1.0, null=Non
             model.denoising_head.sample(
                 states[0],
                 generator=generator,
-                num_steps=model.config.num_flow_steps,
+                num_steps=model.config.num_denoising_steps,
                 guidance_scale=scale,
                 unconditional=states[1] if null else None,
             )[0]
@@ -148,7 +148,7 @@ def test_guidance_of_one_is_the_conditional_model(model):
     made = model.generate_motion(TEXTS, num_frames=20, generator=seeded(), guidance_scale=1, num_denoising_steps=5)
     rows = []
     hook = model.motion_branch_norm.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
-    model.config.guidance_scale, model.config.num_flow_steps = 1.0, 5
+    model.config.denoising_guidance_scale, model.config.num_denoising_steps = 1.0, 5
     assert torch.equal(model.generate_motion(TEXTS, num_frames=20, generator=seeded()).latents, made.latents)
     assert set(rows) == {3}, "half the work"
     hook.remove()

@@ -183,21 +183,23 @@ def test_a_chat_template_stays_with_the_tokenizer(save, tmp_path):
 
 
 def test_captions_are_not_guided_by_what_guides_motion(save, tmp_path):
-    """Transformers takes a `guidance_scale` in a configuration for one of text."""
     model, processor = save("gpt2", tmp_path)
-    generation = json.loads((tmp_path / "generation_config.json").read_text())
-    assert model.config.guidance_scale == 4 and generation.get("guidance_scale") is None
+    assert model.config.denoising_guidance_scale == 4
     inputs = processor(motion=make_clips(processor)[0])
     motion, ids = {name: inputs[name] for name in ("motion_values", "motion_mask")}, inputs["input_ids"]
     for _ in range(CAPTION["max_new_tokens"]):
         scores = model(ids, **motion).logits[:, -1, : model.config.text_vocab_size]
         scores[:, processor.tokenizer.eos_token_id] = -torch.inf
         ids = torch.cat([ids, scores.argmax(-1, keepdim=True)], dim=1)
-    (tmp_path / "generation_config.json").write_text(json.dumps({**generation, "guidance_scale": 4.0}))
     for loaded in (model, LLaMoForCausalLM.from_pretrained(tmp_path)):
         assert torch.equal(loaded.generate(**inputs, **CAPTION), ids)
-    with pytest.raises(ValueError, match="guidance_scale is 2, but only motion is guided here"):
+    said = "guidance_scale is {}, but only motion is guided here, by `generate_motion`"
+    with pytest.raises(ValueError, match=said.format("2")):
         model.generate(**inputs, **CAPTION, guidance_scale=2)
+    generation = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps({**generation, "guidance_scale": 4.0}))
+    with pytest.raises(ValueError, match=said.format("4.0")):
+        LLaMoForCausalLM.from_pretrained(tmp_path).generate(**inputs, **CAPTION)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_guidance_away_from_what_was_not_trained_is_named_once(model, warnings):
     """In a motion and in a stream; not without guidance, nor where it was trained or nobody knows."""
     options = {"num_frames": 4, "num_denoising_steps": 1}
     for trained, scale in ((["text-to-motion"], 1.0), (["text-to-motion", "unconditional"], 2.0), (None, 2.0)):
-        model.config.trained_tasks, model.config.guidance_scale = trained, scale
+        model.config.trained_tasks, model.config.denoising_guidance_scale = trained, scale
         model.generate_motion(TEXT, **options)
     assert not warnings
     model.config.trained_tasks = ["text-to-motion"]
@@ -107,7 +107,7 @@ def test_a_base_keeps_its_attention_its_ends_and_its_way_of_sampling(make_text_b
         assert made.language_model.config._attn_implementation == "eager"
         settings = made.generation_config
         assert (settings.eos_token_id, settings.do_sample, settings.temperature) == ([0, 5, 7], True, 0.6)
-        assert settings.pad_token_id == made.config.padding_token_id and settings.guidance_scale is None
+        assert settings.pad_token_id == made.config.padding_token_id
     other = LLaMoForCausalLM.from_pretrained(tmp_path, attn_implementation="sdpa")
     assert other.language_model.config._attn_implementation == "sdpa"
     other.set_attn_implementation("eager")
@@ -116,10 +116,9 @@ def test_a_base_keeps_its_attention_its_ends_and_its_way_of_sampling(make_text_b
 
 
 def test_a_base_writes_what_it_wrote_alone(make_text_base, make_llamo):
-    """Guidance is of motion: the library would also guide texts by a `guidance_scale` of the configuration."""
     for kind in ("gpt2", "llama", "qwen3"):
         base = make_text_base(kind)
-        model = make_llamo(kind, guidance_scale=4.0)
+        model = make_llamo(kind, denoising_guidance_scale=4.0)
         ids = torch.randint(0, 40, (2, 7), generator=torch.Generator().manual_seed(0))
         options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
         wanted = base.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **options)

@@ -343,9 +343,9 @@ def test_a_checkpoint_with_other_keys_is_no_stage(run, first_run, tmp_path, dama
 
 def test_a_model_without_a_stage_starts_with_the_first(run, codec_run, text_run, first_run, tmp_path):
     """Where its latents are standardised, as those of a new one."""
-    LLaMoForCausalLM.from_language_model(text_run, codec_run, flow_hidden_size=32, flow_num_layers=1).save_pretrained(
-        tmp_path
-    )
+    LLaMoForCausalLM.from_language_model(
+        text_run, codec_run, denoising_hidden_size=32, denoising_num_layers=1
+    ).save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(first_run).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has been through no stage yet; |has been through no stage; stage 'joint'"):
         run("llamo.yaml", *next_stage(tmp_path, "joint"))
@@ -358,7 +358,7 @@ def test_a_model_without_a_stage_starts_with_the_first(run, codec_run, text_run,
 
 def test_a_single_stream_trains_the_text_weights(train_first, text_run):
     folder = train_first(
-        "model.config={flow_hidden_size: 32, flow_num_layers: 1, streams: single}",
+        "model.config={denoising_hidden_size: 32, denoising_num_layers: 1, streams: single}",
         "training.frozen=[]",
         "training.max_steps=1",
     )
@@ -516,7 +516,7 @@ def test_a_motion_branch_forgets_nothing_and_a_single_stream_forgets(run, codec_
         "training.learning_rate=5e-3",
     )
     parts = [f"model.language_model={base}", f"model.motion_codec={codec_run}", "training.max_steps=40"]
-    sizes = "flow_hidden_size: 32, flow_num_layers: 1"
+    sizes = "denoising_hidden_size: 32, denoising_num_layers: 1"
     models = []
     for streams, frozen in (("dual", "[text]"), ("single", "[]")):
         first = run("llamo.yaml", *parts, f"model.config={{streams: {streams}, {sizes}}}", f"training.frozen={frozen}")
