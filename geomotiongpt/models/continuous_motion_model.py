@@ -48,6 +48,7 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
     _supports_sdpa = True
     _supports_flash_attn = True
     motion_part: str  # name of the module that turns motion into latents, and of its folder in a saved model
+    heads: tuple[str, ...]  # names of the modules that are new beside base, branch and markers
 
     config: ContinuousMotionConfig
     latent_shift: Tensor

@@ -60,6 +60,7 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
 
     config_class = LLaMoConfig
     motion_part = "motion_codec"
+    heads = ("motion_input", "denoising_head", "exit_head")
     # Rounded, it would give other latents than those that were trained on
     _keep_in_fp32_modules_strict = ["motion_codec", "latent_shift", "latent_scale"]
 

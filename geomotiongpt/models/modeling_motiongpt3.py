@@ -46,6 +46,7 @@ class MotionGPT3ForCausalLM(LatentMotionGenerationMixin, ContinuousMotionModel):
 
     config_class = MotionGPT3Config
     motion_part = "motion_vae"
+    heads = ("motion_input", "denoising_head", "length_head")
     # Rounded, it would give other latents than those that were trained on
     _keep_in_fp32_modules_strict = ["motion_vae", "latent_shift", "latent_scale", "latent_basis"]
 

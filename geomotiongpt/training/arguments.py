@@ -1,7 +1,9 @@
 """What a training run needs beside the model's configuration."""
 
+import math
 import os
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from transformers import TrainingArguments
@@ -185,84 +187,20 @@ class TextTrainingArguments(_RunArguments):
 FREEZABLE = ("text", "motion_branch")
 
 
-def _check_stage(args, stages: tuple[str, ...]) -> None:
-    """What the stages of all continuous families have in common."""
-    if args.stage not in stages:
-        raise ValueError(f"stage is {args.stage!r}; use one of {', '.join(stages)}.")
-    unknown = [part for part in args.frozen if part not in FREEZABLE]
-    if unknown:
-        raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
-    if args.text_learning_rate is not None and "text" in args.frozen:
-        raise ValueError("text_learning_rate has no effect on a text branch that is frozen: take one of them out.")
-    for name in ("prompt_wordings", "latent_offsets"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more.")
-    if args.ddp_find_unused_parameters is None:
-        # A batch without motion to make leaves the heads out, one without text to write something else
-        args.ddp_find_unused_parameters = True
-
-
 @dataclass
-class MotionGPT3TrainingArguments(_RunArguments):
-    """`TrainingArguments` of a stage of MotionGPT3.
+class ContinuousTrainingArguments(_RunArguments):
+    """`TrainingArguments` of a stage of a family that keeps motion continuous.
 
     Parameters that control the stage:
-        stage (`str`): "text-to-motion", "alignment" or "joint"; each goes on from the one before.
-        frozen (`list[str]`): what does not train: "text", "motion_branch". The motion VAE never does.
-        tasks (`dict[str, float]`): the weight of each task, see `task_prompts.LATENT_TASKS`; a training motion is a
-            row of a task drawn by them. Evaluation, too, draws a task for each motion, always the same one.
+        stage (`str`): one of `stages`; each goes on from the one before.
+        frozen (`list[str]`): what does not train: "text", "motion_branch". What encodes motion never does.
+        tasks (`dict[str, float]`): the weight of each task; a training motion is a row of a task drawn by them.
         prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
     Parameters that control the data:
         latent_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its
             first 0, 1, ... frames, and an epoch draws one of the results.
-        splits_per_motion (`int`, defaults to 2): how many ways a motion is cut for prediction and in-betweening.
     Parameters that control the optimizer:
-        head_learning_rate (`float`, *optional*): of the denoising head, the length predictor and the motion input;
-            `learning_rate` by default.
-        text_learning_rate (`float`, *optional*): of the text branch; `learning_rate` by default.
-        muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of GPT-2's blocks at this rate,
-            and AdamW the rest; by default AdamW trains everything.
-    Parameters that control evaluation:
-        num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
-    """
-
-    stage: str = field(default="text-to-motion")
-    frozen: list[str] = field(default_factory=lambda: ["text"])
-    tasks: dict[str, float] = field(default_factory=lambda: {"text-to-motion": 1.0})
-    prompt_wordings: int | None = field(default=None)
-    latent_offsets: int = field(default=1)
-    splits_per_motion: int = field(default=2)
-    head_learning_rate: float | None = field(default=None)
-    text_learning_rate: float | None = field(default=None)
-    muon_learning_rate: float | None = field(default=None)
-    num_caption_samples: int = field(default=4)
-
-    def __post_init__(self):
-        _check_stage(self, STAGES)
-        if self.splits_per_motion < 1:
-            raise ValueError(f"splits_per_motion is {self.splits_per_motion}; it must be 1 or more.")
-        super().__post_init__()
-
-
-@dataclass
-class LLaMoTrainingArguments(_RunArguments):
-    """`TrainingArguments` of a stage of LLaMo.
-
-    Parameters that control the stage:
-        stage (`str`): "alignment", "joint" or "motion"; each goes on from the one before.
-        frozen (`list[str]`): what does not train: "text", "motion_branch". The motion codec never does.
-        tasks (`dict[str, float]`): the weight of each task, see `task_prompts.TASKS`; a training motion is a row of a
-            task drawn by them. "unconditional" teaches what guidance leads away from: it stands for dropped captions.
-        prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
-    Parameters that control the data:
-        latent_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its
-            first 0, 1, ... frames, and an epoch draws one of the results.
-        min_speed (`float`, defaults to 0.0): metres per second; motions whose joints move slower on average are left
-            out.
-    Parameters that control the optimizer:
-        head_learning_rate (`float`, *optional*): of flow head, exit head and input adapter; `learning_rate` by
-            default.
+        head_learning_rate (`float`, *optional*): of the heads and of what takes motion in; `learning_rate` by default.
         text_learning_rate (`float`, *optional*): of the text branch; `learning_rate` by default.
         muon_learning_rate (`float`, *optional*): with it Muon trains the matrices of the layers at this rate, and
             AdamW the rest; by default AdamW trains everything.
@@ -270,20 +208,81 @@ class LLaMoTrainingArguments(_RunArguments):
         num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
     """
 
-    stage: str = field(default="alignment")
+    stages: ClassVar[tuple[str, ...]]
+
+    stage: str = field(default="")
     frozen: list[str] = field(default_factory=lambda: ["text"])
     tasks: dict[str, float] = field(default_factory=lambda: {"text-to-motion": 1.0})
     prompt_wordings: int | None = field(default=None)
     latent_offsets: int = field(default=1)
-    min_speed: float = field(default=0.0)
     head_learning_rate: float | None = field(default=None)
     text_learning_rate: float | None = field(default=None)
     muon_learning_rate: float | None = field(default=None)
     num_caption_samples: int = field(default=4)
 
     def __post_init__(self):
-        _check_stage(self, LLAMO_STAGES)
+        if self.stage not in self.stages:
+            raise ValueError(f"stage is {self.stage!r}; use one of {', '.join(self.stages)}.")
+        unknown = [part for part in self.frozen if part not in FREEZABLE]
+        if unknown:
+            raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
+        if self.text_learning_rate is not None and "text" in self.frozen:
+            raise ValueError("text_learning_rate has no effect on a text branch that is frozen: take one of them out.")
+        for name in ("prompt_wordings", "latent_offsets"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        if self.ddp_find_unused_parameters is None:
+            # A batch without motion to make leaves the heads out, one without text to write something else
+            self.ddp_find_unused_parameters = True
         super().__post_init__()
+
+
+@dataclass
+class MotionGPT3TrainingArguments(ContinuousTrainingArguments):
+    """`TrainingArguments` of a stage of MotionGPT3: those of `ContinuousTrainingArguments`, with its own defaults.
+
+    Parameters that control the stage:
+        stage (`str`, defaults to `"text-to-motion"`): or "alignment" or "joint".
+        tasks (`dict[str, float]`): see `task_prompts.LATENT_TASKS`. Evaluation, too, draws a task for each motion,
+            always the same one.
+    Parameters that control the data:
+        splits_per_motion (`int`, defaults to 2): how many ways a motion is cut for prediction and in-betweening.
+    """
+
+    stages = STAGES
+
+    stage: str = field(default="text-to-motion")
+    splits_per_motion: int = field(default=2)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.splits_per_motion < 1:
+            raise ValueError(f"splits_per_motion is {self.splits_per_motion}; it must be 1 or more.")
+
+
+@dataclass
+class LLaMoTrainingArguments(ContinuousTrainingArguments):
+    """`TrainingArguments` of a stage of LLaMo: those of `ContinuousTrainingArguments`, with its own defaults.
+
+    Parameters that control the stage:
+        stage (`str`, defaults to `"alignment"`): or "joint" or "motion".
+        tasks (`dict[str, float]`): see `task_prompts.TASKS`. "unconditional" teaches what guidance leads away from: it
+            stands for dropped captions.
+    Parameters that control the data:
+        min_speed (`float`, defaults to 0.0): metres per second; motions whose joints move slower on average are left
+            out.
+    """
+
+    stages = LLAMO_STAGES
+
+    stage: str = field(default="alignment")
+    min_speed: float = field(default=0.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.min_speed < math.inf:
+            raise ValueError(f"min_speed is {self.min_speed}; it must be 0 or more metres per second.")
 
 
 @dataclass

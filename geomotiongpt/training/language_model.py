@@ -1,7 +1,7 @@
 """Second stage: trains a motion-language model, from a recipe."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -35,8 +36,9 @@ from ..models.processing_geomotiongpt import GeoMotionGPTProcessor
 from ..models.task_prompts import prompt_words, state_any_duration, stated_numbers
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
+from .captions import caption_in_batches
 from .llamo import train_llamo
-from .motion_tokenizer import load_split
+from .motion_tokenizer import MOTION_TOKENIZERS, load_split
 from .motiongpt3 import train_motiongpt3
 from .recipes import build_section, load_recipe, set_generation
 from .text_model import TEXT_MODEL, train_text_model
@@ -56,6 +58,13 @@ LANGUAGE_MODELS = {
 _OF_NEW_MODELS = ("motion_tokenizer", "language_model", "language_model_config", "text_vocab_size", "free_rows_start")
 _GEOMETRY = ("projection", "projection_seed", "geometric_constraint", "spectral_form", "num_code_clusters")
 _MOTIONS_AT_A_TIME = 2048  # read and encoded: a data set need not fit into memory
+
+# What stage or family a recipe's `model.model_type` asks for; without one it is GeoMotionGPT.
+_TRAINED_BY = {
+    MotionGPT3Config.model_type: train_motiongpt3,
+    LLaMoConfig.model_type: train_llamo,
+    TEXT_MODEL: train_text_model,
+}
 
 
 @dataclass
@@ -119,7 +128,8 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
         recipe: YAML file with the sections `model` (`ModelArguments`), `data` (`MotionDataArguments`), `training`
             (`LanguageModelTrainingArguments`), and optionally `lora` (`LoraArguments`; its presence turns LoRA on) and
             `generation` (`GenerationConfig` values). With `model.model_type: motiongpt3` a stage of MotionGPT3, see
-            `train_motiongpt3`, and with `text` the pretraining of a small base model, see `train_text_model`.
+            `train_motiongpt3`, with `llamo` one of LLaMo, see `train_llamo`, and with `text` the pretraining of a
+            small base model, see `train_text_model`.
         overrides: `section.key=value` strings.
 
     Returns:
@@ -130,12 +140,15 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
         FileNotFoundError, ValueError: for a recipe, data or components that cannot be used; nothing is written then.
     """
     sections = load_recipe(recipe, SECTIONS, overrides)
-    if sections["model"].get("model_type") == MotionGPT3Config.model_type:
-        return train_motiongpt3(sections)
-    if sections["model"].get("model_type") == LLaMoConfig.model_type:
-        return train_llamo(sections)
-    if sections["model"].get("model_type") == TEXT_MODEL:
-        return train_text_model(sections)
+    model_type = sections["model"].get("model_type")
+    if model_type in _TRAINED_BY:
+        return _TRAINED_BY[model_type](sections)
+    if model_type in MOTION_TOKENIZERS:
+        raise ValueError(f"{recipe} is of a {model_type!r}: train it with `geomotiongpt train-tokenizer {recipe}`.")
+    if model_type is not None:
+        raise ValueError(
+            f"model.model_type is {model_type!r}; it can be {', '.join(_TRAINED_BY)}, or be left out for GeoMotionGPT."
+        )
     data = build_section(MotionDataArguments, sections["data"], "data")
     model_args = build_section(ModelArguments, sections["model"], "model")
     lora = build_section(LoraArguments, sections["lora"], "lora") if sections["lora"] else None
@@ -275,15 +288,11 @@ def caption_codes(
         batch_size: motions at a time.
         **generate_kwargs: for `generate`; the model's generation configuration by default.
     """
-    was_training = model.training
-    model.eval()
-    captions = []
-    for start in range(0, len(motion_codes), batch_size):
-        inputs = processor(motion_codes=motion_codes[start : start + batch_size]).to(model.device)
-        generated = model.generate(**inputs, **generate_kwargs)
-        captions += processor.post_process_text(generated, inputs["input_ids"].shape[1])
-    model.train(was_training)
-    return captions
+
+    def prepare(rows: slice) -> Mapping[str, Tensor]:
+        return processor(motion_codes=motion_codes[rows])
+
+    return caption_in_batches(model, processor, len(motion_codes), prepare, batch_size, generate_kwargs)
 
 
 def _make_trainer(

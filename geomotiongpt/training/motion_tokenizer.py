@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 SECTIONS = ("model", "data", "training")
 _TOKENIZERS = (MotionTokenizer, VQMotionTokenizer, ResidualVQMotionTokenizer, FSQMotionTokenizer)
-_MODELS: dict[str, type[MotionTokenizer] | type[MotionVAE] | type[CausalMotionCodec]] = {
+MOTION_TOKENIZERS: dict[str, type[MotionTokenizer] | type[MotionVAE] | type[CausalMotionCodec]] = {
     model_class.config_class.model_type: model_class for model_class in (*_TOKENIZERS, MotionVAE, CausalMotionCodec)
 }
 
@@ -176,9 +176,12 @@ def _model_class(
 ) -> type[MotionTokenizer] | type[MotionVAE] | type[CausalMotionCodec]:
     """What a recipe asks for with `model.model_type`, which is taken out."""
     model_type = sections["model"].pop("model_type", MotionTokenizer.config_class.model_type)
-    if model_type not in _MODELS:
-        raise ValueError(f"model.model_type is {model_type!r}; motion tokenizers are {', '.join(_MODELS)}.")
-    model_class, rate = _MODELS[model_type], sections["training"].get("codebook_learning_rate")
+    if model_type not in MOTION_TOKENIZERS:
+        raise ValueError(
+            f"model.model_type is {model_type!r}; motion tokenizers are {', '.join(MOTION_TOKENIZERS)}. "
+            "Language models are trained with `geomotiongpt train`."
+        )
+    model_class, rate = MOTION_TOKENIZERS[model_type], sections["training"].get("codebook_learning_rate")
     if rate is not None and issubclass(model_class, BaselineMotionTokenizer):
         raise ValueError(
             f"training.codebook_learning_rate is {rate}, but no optimizer trains the codebook of a {model_type}: "

@@ -320,7 +320,11 @@ def test_a_caption_too_long_for_the_model_ends_the_run_before_it_begins(train_fi
 def test_stages_go_on_from_the_one_before(run, first_run, second_run, text_run):
     for folder, stage, message in (
         (first_run, "motion", "has been through stage 'alignment'; stage 'motion' goes on from 'joint' or 'motion'"),
-        (second_run, "alignment", "has been through stage 'joint'; stage 'alignment' goes on from 'alignment' or no"),
+        (
+            second_run,
+            "alignment",
+            "has been through stage 'joint'; stage 'alignment' goes on from no stage yet or 'alignment'",
+        ),
         (text_run, "joint", "configuration of a 'llama' model, wanted 'llamo'"),
     ):
         with pytest.raises(ValueError, match=message):

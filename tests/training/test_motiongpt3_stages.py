@@ -215,7 +215,10 @@ def test_captions_of_latents_are_those_of_their_motions(second_run, motions):
         (["training.stage=third"], "stage is 'third'; use one of text-to-motion, alignment, joint"),
         (["training.frozen=[head]"], "frozen has head; what can be frozen is text, motion_branch"),
         (["training.tasks={dancing: 1}"], "unknown task 'dancing'"),
-        (["model.config={streams: single}"], "with a single stream motion goes through the text weights"),
+        (
+            ["model.config={streams: single}"],
+            "frozen has text, but with a single stream motion goes through all weights",
+        ),
         (["model.config={streams: triple}"], "streams is 'triple'; use one of dual, single"),
         (["model.motion_vae=/nowhere/vae"], "/nowhere/vae: no such folder"),
         (["lora.r=4"], "section 'lora' has no effect on MotionGPT3"),
@@ -267,7 +270,9 @@ def test_a_single_stream_trains_the_text_weights(train_first, text_run):
 
 
 def test_a_single_stream_has_no_branch_to_freeze(train_first):
-    with pytest.raises(ValueError, match="frozen has 'motion_branch', which a single stream does not have"):
+    with pytest.raises(
+        ValueError, match="frozen has motion_branch, but with a single stream motion goes through all weights"
+    ):
         train_first("model.config={streams: single}", "training.frozen=[motion_branch]")
 
 

@@ -225,3 +225,29 @@ def test_a_trained_model_generates_with_its_cache():
     assert model.generation_config.use_cache is True and model.generation_config.max_new_tokens == 8
     set_generation(model, {"use_cache": False})
     assert model.generation_config.use_cache is False
+
+
+@pytest.mark.parametrize(
+    ("train", "model_type", "message"),
+    [
+        (
+            language_model.train_language_model,
+            "motion_vae",
+            "is of a 'motion_vae': train it with `geomotiongpt train-tokenizer",
+        ),
+        (
+            language_model.train_language_model,
+            "bert",
+            "'bert'; it can be motiongpt3, llamo, text, or be left out for GeoMotionGPT",
+        ),
+        (
+            motion_tokenizer.train_motion_tokenizer,
+            "llamo",
+            "'llamo'; motion tokenizers are .* trained with `geomotiongpt train`",
+        ),
+    ],
+)
+def test_a_recipe_of_another_command_names_that_command(tmp_path, train, model_type, message):
+    recipe = write(tmp_path, f"model: {{model_type: {model_type}}}\n")
+    with pytest.raises(ValueError, match=message):
+        train(recipe)
