@@ -35,8 +35,8 @@ def convert_language_model(
 
     It is a plain GPT-2 whose table has the text rows, one free row for each motion code, and rows for start, end and
     mask. They become a model with the projection "none": the rows as they are, `<motion>`, `</motion>` and
-    `<motion_placeholder>` from start, end and mask. `<pad>` has no row of its own there and takes the mask's: never an
-    answer in training, it stays improbable. All published weights count, and every key must be known.
+    `<motion_placeholder>` from start, end and mask. `<motion_pad>` has no row of its own there and takes the mask's:
+    never an answer in training, it stays improbable. All published weights count, and every key must be known.
 
     Args:
         checkpoint: the trainer's checkpoint, or its state dict, as a torch file (read with `weights_only=True`) or
@@ -145,7 +145,7 @@ def _read_config(
 
 
 def _rearrange(weights: dict[str, Tensor], config: GeoMotionGPTConfig) -> dict[str, Tensor]:
-    """Rows [text | codes | start, end, mask] -> [text | <pad>, <motion>, </motion>, <motion_placeholder> | codes]."""
+    """Rows [text | codes | start, end, mask] -> [text | markers: padding, start, end, placeholder | codes]."""
     sizes = [config.text_vocab_size, config.num_motion_codes, _NUM_SPECIALS]
     text, codes, specials = weights[_TABLE].split(sizes)
     start, end, mask = specials

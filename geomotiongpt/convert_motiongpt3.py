@@ -89,7 +89,7 @@ def convert_motiongpt3(
 
     Sizes are read off the shapes. The text branch keeps the rows of its own vocabulary; start and end of a motion, the
     two rows behind them, become `<motion>` and `</motion>`. Of the motion table the holders become `<motion_in>` and
-    `<motion_out>`. `<pad>` takes the row of the end of text, with which the published code pads; a row of zeros
+    `<motion_out>`. `<motion_pad>` takes the row of the end of text, with which the published code pads; a row of zeros
     would score 0, far more than the words of GPT-2 do. Latents are scaled by 0.8457 and motions were at most 196
     frames long, both as in HumanML3D.
 

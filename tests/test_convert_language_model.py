@@ -54,7 +54,7 @@ def converted(request, weights, motion_tokenizer, trained_text_tokenizer, tmp_pa
 
 
 def in_published_order(values, num_text):
-    """Our [text | <pad>, <motion>, </motion>, <motion_placeholder> | codes] as [text | codes | start, end, mask]."""
+    """Our [text | padding, start, end, placeholder | codes] as [text | codes | start, end, mask]."""
     text, markers, codes = values.split([num_text, 4, NUM_CODES], dim=-1)
     return torch.cat([text, codes, markers[..., 1:]], dim=-1)
 
@@ -90,7 +90,9 @@ def test_converted_model_has_free_rows_and_the_tokenizer_inside(converted, stock
     assert model.config.projection == "none" and model.motion_embedding_scale == 1
     assert torch.equal(model.motion_embeddings, table[num_text:-3])
     start, end, mask = table[-3:]
-    assert torch.equal(model.marker_embedding.weight, torch.stack([mask, start, end, mask])), "<pad> takes the mask's"
+    assert torch.equal(model.marker_embedding.weight, torch.stack([mask, start, end, mask])), (
+        "<motion_pad> takes the mask's"
+    )
     for name, weight in tiny_tokenizer_model.state_dict().items():
         assert torch.equal(model.motion_tokenizer.state_dict()[name], weight), name
     options = model.generation_config
@@ -158,7 +160,7 @@ def test_the_published_size_converts_completely(real_data, tmp_path):
     assert sizes == (12, 12, 1024, 50257)
     assert (model.config.eos_token_id, model.config.vocab_size) == (50256, 50257 + 4 + 512)
     ours = sum(parameter.numel() for name, parameter in model.named_parameters() if "motion_tokenizer" not in name)
-    assert ours == published["parameters_language_model"] + 768, "one row more: <pad>"
+    assert ours == published["parameters_language_model"] + 768, "one row more: <motion_pad>"
 
 
 # What is refused

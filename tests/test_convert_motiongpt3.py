@@ -182,7 +182,7 @@ def our_ids(published):
 
 
 def published_logits(logits):
-    """Ours [text | <pad>, <motion>, </motion> | slots] as [text | start, end]."""
+    """Ours [text | <motion_pad>, <motion>, </motion> | slots] as [text | start, end]."""
     return torch.cat([logits[..., :NUM_TEXT], logits[..., NUM_TEXT + 1 : NUM_TEXT + 3]], dim=-1)
 
 
@@ -368,7 +368,7 @@ def test_every_weight_comes_from_its_place(converted, weights):
     assert torch.equal(state["denoising_head.condition_encoder.pooling.positions"], positions)
     taken = sum(weight.numel() for name, weight in state.items() if not name.startswith(("length_head", "latent_")))
     published = sum(weight.numel() for key, weight in weights.items() if key not in (*BESIDE, *ALIASES))
-    dropped, doubled = 128 * (4 + 6 + 495), 128 * (num_text + 1)  # rows of motion and positions; head, <pad>
+    dropped, doubled = 128 * (4 + 6 + 495), 128 * (num_text + 1)  # rows of motion and positions; head, <motion_pad>
     assert taken == published - dropped + doubled
 
 

@@ -74,7 +74,7 @@ class ContinuousMotionConfig(MotionLanguageConfig):
 
     @property
     def padding_token_id(self) -> int:
-        """Token id of `<pad>`. (`pad_token_id` would have to be an id of the base model.)"""
+        """Token id of `<motion_pad>`. (`pad_token_id` would have to be an id of the base model.)"""
         return self.text_vocab_size
 
     @property

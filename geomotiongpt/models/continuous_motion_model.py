@@ -29,7 +29,7 @@ from .mixture_of_transformers import (
 from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin
 
-_NUM_MARKERS = 3  # <pad>, <motion>, </motion>
+_NUM_MARKERS = 3  # <motion_pad>, <motion>, </motion>
 _WITHOUT_EFFECT = ("return_dict",)  # what `generate` may say, and the output is as it is all the same
 
 

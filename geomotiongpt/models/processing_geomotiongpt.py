@@ -8,15 +8,11 @@ from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .feature_extraction_motion import MotionFeatureExtractor
 from .motion_representation import get_motion_representation
-from .processing_motion_language import MotionLanguageProcessor
+from .processing_motion_language import END_TOKEN, PAD_TOKEN, START_TOKEN, MotionLanguageProcessor
 from .task_prompts import TASKS, MotionTaskExample, get_task, split_prompt, state_duration
 
-PAD_TOKEN, START_TOKEN, END_TOKEN, PLACEHOLDER_TOKEN = MARKER_TOKENS = (
-    "<pad>",
-    "<motion>",
-    "</motion>",
-    "<motion_placeholder>",
-)
+PLACEHOLDER_TOKEN = "<motion_placeholder>"
+MARKER_TOKENS = (PAD_TOKEN, START_TOKEN, END_TOKEN, PLACEHOLDER_TOKEN)
 
 
 class GeoMotionGPTProcessor(MotionLanguageProcessor):
@@ -47,13 +43,9 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
             config: the `GeoMotionGPTConfig` of the model.
 
         Raises:
-            ValueError: if the tokenizer has more tokens than the model's text embedding has rows, or the feature
-                extractor and the model disagree on the motion.
+            ValueError: if the tokenizer has more tokens than the base's embedding has rows, or motion tokens already,
+                or the feature extractor and the model disagree on the motion.
         """
-        if len(tokenizer) > config.text_vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens, the model's text embedding {config.text_vocab_size} rows."
-            )
         motion = config.motion_tokenizer_config
         expected = (motion.num_features, motion.downsampling_factor)
         if (feature_extractor.feature_size, feature_extractor.downsampling_factor) != expected:
@@ -61,14 +53,8 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
                 f"the feature extractor makes {feature_extractor.feature_size} features and codes of "
                 f"{feature_extractor.downsampling_factor} frames; the motion tokenizer takes {expected}."
             )
-        unused = [f"<unused_{index}>" for index in range(len(tokenizer), config.text_vocab_size)]
         codes = [f"<motion_{code}>" for code in range(config.num_motion_codes)]
-        tokenizer.add_tokens([*unused, *MARKER_TOKENS, *codes], special_tokens=True)
-        tokenizer.pad_token = PAD_TOKEN
-        tokenizer.padding_side = "left"
-        tokenizer.model_max_length = config.max_position_embeddings
-        if tokenizer.convert_tokens_to_ids(codes[0]) != config.first_motion_token_id:
-            raise ValueError("the tokenizer already has motion tokens of another model; load a fresh one.")
+        cls._extend_tokenizer(tokenizer, config, [*MARKER_TOKENS, *codes])
         return cls(feature_extractor, tokenizer)
 
     def __call__(
@@ -206,13 +192,14 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
         return self.tokenizer.convert_tokens_to_ids(self._first_code)
 
     def _prompt_ids(self, examples: Sequence[MotionTaskExample]) -> list[list[int]]:
-        """The words of prompts, with what stands between them in its place."""
+        """The words of prompts, with what stands before and between them in its place."""
+        opening = self._opening()
         start, end = self.tokenizer.convert_tokens_to_ids([START_TOKEN, END_TOKEN])
         first = self._first_code_id
         rows: list[list[int | str]] = []
         for example in examples:
             ids = [first + code for code in example.motion_codes]
-            row: list[int | str] = []
+            row: list[int | str] = [*opening]
             text = ""
             for kind, piece in split_prompt(example.prompt):
                 if kind == "words" or piece in ("text", "duration"):

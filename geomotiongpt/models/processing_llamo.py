@@ -6,13 +6,12 @@ import numpy as np
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .feature_extraction_motion import MotionFeatureExtractor
-from .processing_geomotiongpt import END_TOKEN, START_TOKEN, GeoMotionGPTProcessor
-from .processing_motiongpt3 import IN_TOKEN, OUT_TOKEN
+from .processing_geomotiongpt import GeoMotionGPTProcessor
+from .processing_motion_language import END_TOKEN, IN_TOKEN, OUT_TOKEN, PAD_TOKEN, START_TOKEN
 from .task_prompts import MotionTaskExample, get_task
 
 # What stands for a latent in the `motion_codes` of an example
 GIVEN, MADE = 0, 1
-PAD_TOKEN = "<motion_pad>"  # many a base has a `<pad>` of its own
 MOTION_TOKENS = (PAD_TOKEN, START_TOKEN, END_TOKEN, IN_TOKEN, OUT_TOKEN)
 
 
@@ -46,21 +45,8 @@ class LLaMoProcessor(GeoMotionGPTProcessor):
             ValueError: if the tokenizer has more tokens than the base's embedding has rows, or motion tokens already,
                 or the feature extractor and the motion codec disagree on the motion.
         """
-        if len(tokenizer) > config.text_vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens, the base model's embedding {config.text_vocab_size} rows."
-            )
         check_feature_extractor(feature_extractor, config.codec)
-        known = [token for token in MOTION_TOKENS if token in tokenizer.get_vocab()]
-        if known:
-            raise ValueError(
-                f"the tokenizer already has {', '.join(known)}, motion tokens of another model: load the base's."
-            )
-        unused = [f"<unused_{index}>" for index in range(len(tokenizer), config.text_vocab_size)]
-        tokenizer.add_tokens([*unused, *MOTION_TOKENS], special_tokens=True)
-        tokenizer.pad_token = PAD_TOKEN
-        tokenizer.padding_side = "left"
-        tokenizer.model_max_length = config.max_position_embeddings
+        cls._extend_tokenizer(tokenizer, config, MOTION_TOKENS)
         return cls(feature_extractor, tokenizer)
 
     def __call__(  # type: ignore[override]
@@ -112,12 +98,6 @@ class LLaMoProcessor(GeoMotionGPTProcessor):
             **kwargs: as in the tokenizer's `apply_chat_template`.
         """
         return self.tokenizer.apply_chat_template(conversation, **kwargs)
-
-    def _prompt_ids(self, examples: Sequence[MotionTaskExample]) -> list[list[int]]:
-        """Prompts open with what the base's tokenizer puts before any text, like `<s>`: the base is used to it."""
-        plain, whole = self.tokenizer("a", add_special_tokens=False)["input_ids"], self.tokenizer("a")["input_ids"]
-        opening = whole[: whole.index(plain[0])]
-        return [[*opening, *ids] for ids in super()._prompt_ids(examples)]
 
     def prepare_examples(
         self, examples: Sequence[MotionTaskExample], *, with_answers: bool, names: Sequence[str] | None = None

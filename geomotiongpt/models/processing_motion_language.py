@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .task_prompts import MotionTask
+
+PAD_TOKEN = "<motion_pad>"  # many a base has a `<pad>` of its own
+START_TOKEN, END_TOKEN = "<motion>", "</motion>"
+IN_TOKEN, OUT_TOKEN = "<motion_in>", "<motion_out>"  # slots of motion that is given and that is to be made
 
 
 class MotionLanguageProcessor(ProcessorMixin):
@@ -26,6 +30,37 @@ class MotionLanguageProcessor(ProcessorMixin):
         saved = super().save_pretrained(save_directory, **kwargs)
         self.feature_extractor.save_pretrained(Path(save_directory) / self._motion_folder)
         return saved
+
+    @staticmethod
+    def _extend_tokenizer(
+        tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, motion_tokens: Sequence[str]
+    ) -> None:
+        """Adds, in place, tokens of motion right after the rows of the base's embedding; padding is the first.
+
+        Raises:
+            ValueError: if the tokenizer has more tokens than the base's embedding has rows, or motion tokens already.
+        """
+        rows = config.text_vocab_size
+        if len(tokenizer) > rows:
+            raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the base model's embedding {rows} rows.")
+        vocabulary = tokenizer.get_vocab()
+        known = [token for token in motion_tokens if token in vocabulary]
+        if known:
+            more = f" and {len(known) - 5} more" if len(known) > 5 else ""
+            raise ValueError(
+                f"the tokenizer already has {', '.join(known[:5])}{more}, motion tokens of another model: load the "
+                "base's."
+            )
+        unused = [f"<unused_{index}>" for index in range(len(tokenizer), rows)]
+        tokenizer.add_tokens([*unused, *motion_tokens], special_tokens=True)
+        tokenizer.pad_token = motion_tokens[0]
+        tokenizer.padding_side = "left"
+        tokenizer.model_max_length = config.max_position_embeddings
+
+    def _opening(self) -> list[int]:
+        """What the base's tokenizer puts before any text, like `<s>`: the base is used to it."""
+        plain, whole = self.tokenizer("a", add_special_tokens=False)["input_ids"], self.tokenizer("a")["input_ids"]
+        return whole[: whole.index(plain[0])]
 
     def _way_out(self) -> str:
         """What to do about a row that is too long."""

@@ -8,16 +8,17 @@ from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .feature_extraction_motion import MotionFeatureExtractor
 from .motion_representation import get_motion_representation
-from .processing_motion_language import MotionLanguageProcessor
+from .processing_motion_language import (
+    END_TOKEN,
+    IN_TOKEN,
+    OUT_TOKEN,
+    PAD_TOKEN,
+    START_TOKEN,
+    MotionLanguageProcessor,
+)
 from .task_prompts import LATENT_TASKS, LatentTaskExample, get_task, split_prompt, state_duration
 
-PAD_TOKEN, START_TOKEN, END_TOKEN, IN_TOKEN, OUT_TOKEN = MOTION_TOKENS = (
-    "<pad>",
-    "<motion>",
-    "</motion>",
-    "<motion_in>",
-    "<motion_out>",
-)
+MOTION_TOKENS = (PAD_TOKEN, START_TOKEN, END_TOKEN, IN_TOKEN, OUT_TOKEN)
 _TEXT_FIELDS = ("text", "duration")
 
 
@@ -67,22 +68,12 @@ class MotionGPT3Processor(MotionLanguageProcessor):
             ValueError: if the tokenizer has more tokens than the base's embedding has rows, or motion tokens already,
                 or the feature extractor and the motion VAE disagree on the width of a frame.
         """
-        if len(tokenizer) > config.text_vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens, the base model's embedding {config.text_vocab_size} rows."
-            )
         wanted = config.vae.num_features
         if feature_extractor.feature_size != wanted:
             raise ValueError(
                 f"the feature extractor makes {feature_extractor.feature_size} features; the VAE takes {wanted}."
             )
-        unused = [f"<unused_{index}>" for index in range(len(tokenizer), config.text_vocab_size)]
-        tokenizer.add_tokens([*unused, *MOTION_TOKENS], special_tokens=True)
-        tokenizer.pad_token = PAD_TOKEN
-        tokenizer.padding_side = "left"
-        tokenizer.model_max_length = config.max_position_embeddings
-        if tokenizer.convert_tokens_to_ids(OUT_TOKEN) != config.motion_out_token_id:
-            raise ValueError("the tokenizer already has motion tokens of another model; load a fresh one.")
+        cls._extend_tokenizer(tokenizer, config, MOTION_TOKENS)
         return cls(feature_extractor, tokenizer, config.num_motion_slots, wordings)
 
     def __call__(
@@ -167,7 +158,8 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         Raises:
             ValueError: for an unknown task, a length below 1, or a row too long for the model.
         """
-        prompts = self._encode_words([self._prompt(example) for example in examples])
+        opening = self._opening()
+        prompts = self._encode_words([[*opening, *self._prompt(example)] for example in examples])
         answers: list[list[int]] = [[] for _ in prompts]
         if with_answers:
             answers = self._encode_words([self._answer(example) for example in examples])

@@ -12,8 +12,10 @@ from ..checkpoints import check_model_folder
 from ..models.continuous_motion_model import ContinuousMotionModel
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.mixture_of_transformers import MOTION_BRANCH
+from ..models.processing_motion_language import MotionLanguageProcessor
 from .arguments import ContinuousTrainingArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback
+from .recipes import set_generation
 from .trainer import MotionTrainer, set_learning_rate, without_adapters
 
 
@@ -144,6 +146,21 @@ def check_representation(extractor: MotionFeatureExtractor, representation: str)
             f"the model takes {extractor.representation!r} motions, the recipe's data are {representation!r}: give "
             "data of the model's representation, or a model whose motions were encoded from that of the data."
         )
+
+
+def set_answers(model: ContinuousMotionModel, processor: MotionLanguageProcessor, values: dict[str, Any]) -> None:
+    """How the model answers with text: a recipe's values, and what ends an answer, the base's own where it has any."""
+    ends = {"pad_token_id": model.config.padding_token_id}
+    if model.generation_config.eos_token_id is None:  # a base may know several
+        ends["eos_token_id"] = processor.tokenizer.eos_token_id
+    set_generation(model, {"max_new_tokens": 40, "do_sample": False, **values, **ends})
+
+
+def check_lengths(processor: Any, examples: Sequence[Any], names: Sequence[str]) -> None:
+    """Raises a ValueError that names the motion which the language model has no room for with its text."""
+    for first in range(0, len(examples), 1000):
+        rows = slice(first, first + 1000)
+        processor.prepare_examples(examples[rows], with_answers=True, names=names[rows])
 
 
 def freeze(model: ContinuousMotionModel, parts: Sequence[str]) -> None:

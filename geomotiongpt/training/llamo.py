@@ -28,14 +28,16 @@ from .captions import caption_in_batches
 from .continuous_stages import (
     ContinuousModelArguments,
     ContinuousMotionTrainer,
+    check_lengths,
     check_representation,
     freeze,
     load_model,
     make_trainer,
+    set_answers,
 )
 from .model_card import write_training_card
 from .motion_tokenizer import load_split
-from .recipes import build_section, set_generation
+from .recipes import build_section
 from .trainer import save_whole
 
 if TYPE_CHECKING:
@@ -95,7 +97,11 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
     train_codes, train_latents = _encode(model, processor.feature_extractor, train_set, args.latent_offsets)
     eval_codes, eval_latents = _encode(model, processor.feature_extractor, eval_set, 1, first_row=len(train_latents))
     for dataset, codes in ((train_set, train_codes), (eval_set, eval_codes)):
-        _check_lengths(processor, dataset, codes)
+        longest = [
+            MotionTaskExample("motion-to-text", max(captions, key=len), [GIVEN] * max(map(len, group)))
+            for captions, group in zip(dataset["captions"], codes, strict=True)
+        ]
+        check_lengths(processor, longest, dataset["motion_id"])
     if model.config.trained_stage is None:
         model.set_latent_statistics(train_latents)
     model.config.update(
@@ -106,10 +112,7 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
             "max_motion_latents": max(len(codes) for group in train_codes for codes in group),
         }
     )
-    ends = {"pad_token_id": model.config.padding_token_id}
-    if model.generation_config.eos_token_id is None:  # a base may know several
-        ends["eos_token_id"] = processor.tokenizer.eos_token_id
-    set_generation(model, {"max_new_tokens": 40, "do_sample": False, **sections["generation"], **ends})
+    set_answers(model, processor, sections["generation"])
     latents = torch.cat([train_latents, eval_latents])
     trainer = _make_trainer(adapted, processor, args, latents, (train_set, train_codes), (eval_set, eval_codes))
     trainer.train(resume_from_checkpoint=resume)
@@ -207,18 +210,6 @@ def _check_lora(args: LLaMoTrainingArguments) -> None:
         )
     if "text" not in args.frozen:
         raise ValueError("section 'lora' leaves text as it is: give `training.frozen: [text]`.")
-
-
-def _check_lengths(processor: LLaMoProcessor, dataset: HFDataset, codes: Sequence[Sequence[Sequence[int]]]) -> None:
-    """Raises a ValueError that names the motion which the language model has no room for with its longest caption."""
-    examples = [
-        MotionTaskExample("motion-to-text", max(captions, key=len), [GIVEN] * max(map(len, group)))
-        for captions, group in zip(dataset["captions"], codes, strict=True)
-    ]
-    names = dataset["motion_id"]
-    for first in range(0, len(examples), 1000):
-        rows = slice(first, first + 1000)
-        processor.prepare_examples(examples[rows], with_answers=True, names=names[rows])
 
 
 def _drop_slow_motions(dataset: HFDataset, extractor: MotionFeatureExtractor, min_speed: float) -> HFDataset:

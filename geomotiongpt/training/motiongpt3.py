@@ -19,19 +19,22 @@ from ..models.configuration_motiongpt3 import STAGES
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from ..models.processing_motiongpt3 import MotionGPT3Processor
+from ..models.task_prompts import LatentTaskExample
 from .arguments import MotionDataArguments, MotionGPT3TrainingArguments
 from .captions import caption_in_batches
 from .continuous_stages import (
     ContinuousModelArguments,
     ContinuousMotionTrainer,
+    check_lengths,
     check_representation,
     freeze,
     load_model,
     make_trainer,
+    set_answers,
 )
 from .model_card import write_training_card
 from .motion_tokenizer import load_split
-from .recipes import build_section, set_generation
+from .recipes import build_section
 from .trainer import save_whole
 
 logger = logging.getLogger(__name__)
@@ -83,6 +86,9 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
     check_representation(extractor, data.representation)
     fewest = _FEWEST_CUT if _is_cut(args) else 1
     train_set, eval_set = (load_split(data, split, fewest) for split in (data.train_split, data.eval_split))
+    for dataset in (train_set, eval_set):
+        longest = [LatentTaskExample("motion-to-text", max(captions, key=len)) for captions in dataset["captions"]]
+        check_lengths(processor, longest, dataset["motion_id"])
     model.motion_vae.to(args.device)
     train_motions = _encode(model, extractor, train_set, args, args.latent_offsets)
     eval_motions = _encode(model, extractor, eval_set, args, 1)
@@ -101,8 +107,7 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
         }
     )
     freeze(model, args.frozen)
-    ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": model.config.padding_token_id}
-    set_generation(model, {"max_new_tokens": 40, "do_sample": False, **sections["generation"], **ends})
+    set_answers(model, processor, sections["generation"])
     trainer = _make_trainer(model, processor, args, (train_set, train_motions), (eval_set, eval_motions))
     trainer.train(resume_from_checkpoint=resume)
 

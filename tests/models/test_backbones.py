@@ -132,7 +132,7 @@ def test_vocabulary_is_text_then_markers_then_codes(model, processor):
     assert config.vocab_size == text_size + 4 + 32 == len(tokenizer)
     ids = [
         "<unused_" + str(text_size - 1) + ">",
-        "<pad>",
+        "<motion_pad>",
         "<motion>",
         "</motion>",
         "<motion_placeholder>",

@@ -105,7 +105,7 @@ def test_vocabulary_is_text_then_markers_then_codes(model, tiny_processor):
     text_size = model.transformer.wte.num_embeddings
     assert config.text_vocab_size == text_size
     assert config.vocab_size == text_size + 4 + 32
-    ids = ["<pad>", "<motion>", "</motion>", "<motion_placeholder>", "<motion_0>", "<motion_31>"]
+    ids = ["<motion_pad>", "<motion>", "</motion>", "<motion_placeholder>", "<motion_0>", "<motion_31>"]
     assert tiny_processor.tokenizer.convert_tokens_to_ids(ids) == [text_size + i for i in (0, 1, 2, 3, 4, 35)]
     assert config.pad_token_id == model.generation_config.pad_token_id == text_size != config.eos_token_id
     assert config.motion_placeholder_token_id == text_size + 3
