@@ -73,6 +73,7 @@ class _Settings:
     num_steps: int
     guidance_scale: float
     generator: torch.Generator | None
+    exact_length: bool = True
     keep: int = 0
 
 
@@ -94,6 +95,7 @@ class AutoregressiveMotionGenerationMixin:
         motion_mask: Tensor | None = None,
         task: str = "text-to-motion",
         num_frames: int | Sequence[Any] | None = None,
+        exact_length: bool = True,
         num_samples: int = 1,
         num_context_latents: int = 8,
         max_frames: int | None = None,
@@ -124,7 +126,7 @@ class AutoregressiveMotionGenerationMixin:
             num_context_latents: last latents of what there is that the prompt of the next caption begins with; at most
                 half of the window.
             max_frames: where the exit head decides: most frames of a caption. By default those of the longest motion
-                of training.
+                of training, or the length that is stated, if that is longer.
             num_denoising_steps: Euler steps of a latent; by default the configuration's.
             guidance_scale: by default the configuration's; 1 is the conditional model, at half the work.
             processor: of the model; by default the one saved beside it.
@@ -142,9 +144,11 @@ class AutoregressiveMotionGenerationMixin:
         """
         try:
             settings = self._settings(num_context_latents, max_frames, num_denoising_steps, guidance_scale, generator)
+            settings.exact_length = exact_length
             _check_options(kwargs, num_samples)
             processor = processor or self._load_processor()
-            motions = self._read(processor, text, motion_values, motion_mask, task, num_frames, num_samples)
+            asked = (num_frames, exact_length, num_samples)
+            motions = self._read(processor, text, motion_values, motion_mask, task, *asked)
             if streamer is not None and len(motions) > 1:
                 raise ValueError(f"a streamer takes one motion at a time, not {len(motions)}.")
             if streamer is None:
@@ -171,6 +175,7 @@ class AutoregressiveMotionGenerationMixin:
         motion_mask: Tensor | None = None,
         task: str = "text-to-motion",
         num_frames: int | Sequence[int | None] | None = None,
+        exact_length: bool = True,
         num_context_latents: int = 8,
         max_frames: int | None = None,
         num_denoising_steps: int | None = None,
@@ -188,6 +193,7 @@ class AutoregressiveMotionGenerationMixin:
             motion_mask: of one motion.
             task: the task.
             num_frames: length, or one for each caption.
+            exact_length: whether it is kept exactly.
             num_context_latents: what the next caption's prompt begins with.
             max_frames: most frames of a caption.
             num_denoising_steps: Euler steps of a latent.
@@ -202,10 +208,11 @@ class AutoregressiveMotionGenerationMixin:
         lengths = [num_frames] if isinstance(num_frames, Sequence) else num_frames
         settings = self._settings(num_context_latents, max_frames, num_denoising_steps, guidance_scale, generator)
         processor = processor or self._load_processor()
-        motions = self._read(processor, captions, motion_values, motion_mask, task, lengths, 1)
+        motions = self._read(processor, captions, motion_values, motion_mask, task, lengths, exact_length, 1)
         if len(motions) > 1:
             raise ValueError(f"a stream is of one motion, not of {len(motions)}.")
-        return self._stream(processor, motions[0], task, replace(settings, keep=self._window_size))
+        settings = replace(settings, exact_length=exact_length, keep=self._window_size)
+        return self._stream(processor, motions[0], task, settings)
 
     def compile_flow_loop(self) -> None:
         """From now on, takes all Euler steps of a latent as one CUDA graph: the same results, to rounding, sooner.
@@ -296,7 +303,10 @@ class AutoregressiveMotionGenerationMixin:
                 if made:
                     ended = self.exit_head(condition).squeeze(-1).float().sigmoid() > self.config.exit_threshold
                     for row, size in enumerate(left):
-                        is_done = made >= size if size is not None else bool(ended[row]) or made >= longest
+                        if size is not None and settings.exact_length:
+                            is_done = made >= size
+                        else:
+                            is_done = bool(ended[row]) or made >= max(longest, size or 0)
                         is_open[row] &= not is_done
                     if not bool(is_open.any()):
                         break
@@ -427,7 +437,9 @@ class AutoregressiveMotionGenerationMixin:
         motion_mask = torch.arange(padded.shape[1], device=latents.device) < frames_of.unsqueeze(-1)
         return AutoregressiveMotionOutput(motion_values=padded, motion_mask=motion_mask, latents=latents)
 
-    def _read(self, processor, text, motion_values, motion_mask, task, num_frames, num_samples) -> list[MotionRequest]:
+    def _read(
+        self, processor, text, motion_values, motion_mask, task, num_frames, exact_length, num_samples
+    ) -> list[MotionRequest]:
         """What is asked for, with the latents of what is given."""
         check_feature_extractor(processor.feature_extractor, self.motion_codec.config)
         motions = read_requests(
@@ -439,6 +451,10 @@ class AutoregressiveMotionGenerationMixin:
             task=task,
             num_frames=num_frames,
         )
+        if not exact_length and task == "motion-in-between":
+            raise ValueError("exact_length is False, but the gap of 'motion-in-between' has a length of its own.")
+        if not exact_length:
+            motions = [replace(motion, num_frames=None) for motion in motions]
         for motion in motions:
             if motion.given is not None:
                 motion.latents = self._standardised(motion.given)

@@ -208,6 +208,22 @@ def test_the_exit_head_ends_a_motion(model, recorder, llamo_processor):
     assert lengths(model.generate_motion([TEXTS[0], TEXTS[1]], num_frames=[None, 17])) == [4, 17]
 
 
+def test_a_stated_length_may_leave_the_end_to_the_exit_head(model, recorder):
+    """The prompt says how long, as it does for a length that is kept; the exit head ends the motion."""
+    options = {"num_frames": [18, 60], "exact_length": False, "guidance_scale": 1}
+    made = model.generate_motion(TEXTS[:2], processor=recorder, **options)
+    assert [example.num_codes for example in recorder.examples[0]] == [5, 12] and lengths(made) == [48, 60]
+    assert lengths(model.generate_motion(TEXTS[:2], max_frames=40, **options)) == [40, 60]
+    with torch.no_grad():
+        model.exit_head.bias.fill_(100)
+    assert lengths(model.generate_motion(TEXTS[:2], **options)) == [4, 4]
+    assert sum(map(len, model.stream_motion(TEXTS[0], num_frames=18, exact_length=False, guidance_scale=1))) == 4
+    assert sum(map(len, model.stream_motion(TEXTS[0], num_frames=18, guidance_scale=1))) == 18
+    given = {"motion_values": torch.zeros(1, 40, 263), "motion_mask": torch.arange(40)[None] % 30 < 10}
+    with pytest.raises(ValueError, match="exact_length is False, but the gap of 'motion-in-between' has a length"):
+        model.generate_motion(task="motion-in-between", exact_length=False, **given)
+
+
 def test_a_motion_without_end_is_as_long_as_the_longest_of_training(model):
     assert lengths(model.generate_motion(TEXTS[0])) == [48]
     for most, wanted in ((4, 4), (7, 4), (11, 8), (60, 60)):
