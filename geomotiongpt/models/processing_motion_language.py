@@ -40,9 +40,6 @@ class MotionLanguageProcessor(ProcessorMixin):
         Raises:
             ValueError: if the tokenizer has more tokens than the base's embedding has rows, or motion tokens already.
         """
-        rows = config.text_vocab_size
-        if len(tokenizer) > rows:
-            raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the base model's embedding {rows} rows.")
         vocabulary = tokenizer.get_vocab()
         known = [token for token in motion_tokens if token in vocabulary]
         if known:
@@ -51,6 +48,9 @@ class MotionLanguageProcessor(ProcessorMixin):
                 f"the tokenizer already has {', '.join(known[:5])}{more}, motion tokens of another model: load the "
                 "base's."
             )
+        rows = config.text_vocab_size
+        if len(tokenizer) > rows:
+            raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the base model's embedding {rows} rows.")
         unused = [f"<unused_{index}>" for index in range(len(tokenizer), rows)]
         tokenizer.add_tokens([*unused, *motion_tokens], special_tokens=True)
         tokenizer.pad_token = motion_tokens[0]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from geomotiongpt import (
@@ -166,6 +167,25 @@ def make_llamo(make_text_base, make_motion_codec) -> Callable[..., LLaMoForCausa
 def tiny_llamo(make_llamo) -> LLaMoForCausalLM:
     """On a GPT-2 of two layers. Shared: who changes it works on a `copy.deepcopy`."""
     return make_llamo()
+
+
+@pytest.fixture
+def text_tokenizer(trained_text_tokenizer) -> PreTrainedTokenizerFast:
+    """Of a base, not yet extended."""
+    return PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
+
+
+@pytest.fixture
+def enclosing_tokenizer(text_tokenizer) -> PreTrainedTokenizerFast:
+    """Puts `<s>` before a text and `</s>` after it, and has a `<pad>` of its own."""
+    text_tokenizer.add_tokens(["<s>", "</s>", "<pad>"], special_tokens=True)
+    ids = text_tokenizer.convert_tokens_to_ids(["<s>", "</s>"])
+    text_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", ids[0]), ("</s>", ids[1])]
+    )
+    plain = text_tokenizer("a man", add_special_tokens=False)["input_ids"]
+    assert text_tokenizer("a man")["input_ids"] == [ids[0], *plain, ids[1]]
+    return text_tokenizer
 
 
 @pytest.fixture(scope="session")

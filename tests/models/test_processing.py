@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor
 
 from geomotiongpt import GeoMotionGPTConfig, GeoMotionGPTProcessor, MotionFeatureExtractor, MotionTokenizerConfig
 from geomotiongpt.models.task_prompts import (
@@ -17,12 +17,6 @@ from geomotiongpt.models.task_prompts import (
 from geomotiongpt.training.text_tokenizer import train_text_tokenizer
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
-
-
-@pytest.fixture
-def text_tokenizer(trained_text_tokenizer) -> PreTrainedTokenizerFast:
-    """Not yet extended."""
-    return PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
 
 
 def config_for(text_vocab_size: int) -> GeoMotionGPTConfig:
@@ -257,6 +251,16 @@ def test_a_caption_with_braces_stays_as_it_is(tiny_processor):
     assert said == "Show the motion: says {motion} {x}\nMotion:<motion>"
 
 
+def test_prompts_open_as_texts_of_the_base_do(enclosing_tokenizer, tiny_feature_extractor):
+    """With `<s>`, where its tokenizer puts one; a `<pad>` of its own is no hindrance."""
+    ids = enclosing_tokenizer.convert_tokens_to_ids(["<s>", "</s>", "<pad>"])
+    config = config_for(len(enclosing_tokenizer))
+    processor = GeoMotionGPTProcessor.from_components(tiny_feature_extractor, enclosing_tokenizer, config)
+    row = processor(text="a man", task="text-to-motion")["input_ids"][0].tolist()
+    assert row[0] == ids[0] and row.count(ids[0]) == 1 and ids[1] not in row
+    assert processor.tokenizer.pad_token_id == config.pad_token_id != ids[2]
+
+
 def test_text_rows_without_a_token_keep_the_motion_ids_in_place(text_tokenizer, tiny_feature_extractor):
     """A base model may have more embedding rows than its tokenizer has tokens."""
     config = config_for(len(text_tokenizer) + 5)
@@ -269,13 +273,15 @@ def test_text_rows_without_a_token_keep_the_motion_ids_in_place(text_tokenizer, 
 
 def test_tokenizer_with_more_tokens_than_rows_is_refused(text_tokenizer, tiny_feature_extractor):
     size = len(text_tokenizer)
-    with pytest.raises(ValueError, match=f"{size} tokens, the model's text embedding {size - 1} rows"):
+    with pytest.raises(ValueError, match=f"{size} tokens, the base model's embedding {size - 1} rows"):
         GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config_for(size - 1))
 
 
 def test_tokenizer_of_another_motion_model_is_refused(text_tokenizer, tiny_feature_extractor):
     GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config_for(len(text_tokenizer)))
-    with pytest.raises(ValueError, match="already has motion tokens"):
+    with pytest.raises(
+        ValueError, match="already has <motion_pad>, <motion>, .* and 31 more, motion tokens of another"
+    ):
         GeoMotionGPTProcessor.from_components(tiny_feature_extractor, text_tokenizer, config_for(len(text_tokenizer)))
 
 

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor
 
 from geomotiongpt import MotionFeatureExtractor, MotionGPT3Config, MotionGPT3Processor, MotionVAEConfig
 from geomotiongpt.models.task_prompts import LATENT_TASKS, TASKS, LatentTaskExample, read_duration, state_any_duration
@@ -19,12 +19,6 @@ END = "<|endoftext|>"
 @pytest.fixture
 def processor(motiongpt3_processor) -> MotionGPT3Processor:
     return motiongpt3_processor
-
-
-@pytest.fixture
-def text_tokenizer(trained_text_tokenizer) -> PreTrainedTokenizerFast:
-    """Not yet extended."""
-    return PreTrainedTokenizerFast.from_pretrained(trained_text_tokenizer)
 
 
 def config_for(rows: int, **options) -> MotionGPT3Config:
@@ -278,11 +272,24 @@ def test_rows_without_a_token_keep_the_motion_tokens_in_place(text_tokenizer, ti
     config = config_for(size + 5)
     tokenizer = MotionGPT3Processor.from_components(tiny_feature_extractor, text_tokenizer, config).tokenizer
     assert len(tokenizer) == config.vocab_size == size + 10
-    tokens = ["<unused_" + str(size) + ">", "<pad>", "<motion>", "</motion>", "<motion_in>", "<motion_out>"]
+    tokens = ["<unused_" + str(size) + ">", "<motion_pad>", "<motion>", "</motion>", "<motion_in>", "<motion_out>"]
     ids = [size, config.padding_token_id, config.motion_start_token_id, config.motion_end_token_id]
     assert tokenizer.convert_tokens_to_ids(tokens) == [*ids, config.motion_in_token_id, config.motion_out_token_id]
     assert tokenizer.pad_token_id == config.padding_token_id and tokenizer.padding_side == "left"
     assert tokenizer.model_max_length == 64 and tokenizer(TEXTS)["input_ids"] == words
+
+
+def test_prompts_open_as_texts_of_the_base_do(enclosing_tokenizer, tiny_feature_extractor):
+    """With `<s>`, where its tokenizer puts one; a `<pad>` of its own is no hindrance."""
+    ids = enclosing_tokenizer.convert_tokens_to_ids(["<s>", "</s>", "<pad>"])
+    config = config_for(len(enclosing_tokenizer))
+    processor = MotionGPT3Processor.from_components(tiny_feature_extractor, enclosing_tokenizer, config)
+    for task in ("text-to-motion", "text"):
+        row = processor(text="a man", task=task)["input_ids"][0].tolist()
+        assert row[0] == ids[0] and row.count(ids[0]) == 1 and ids[1] not in row
+    whole = prepare(processor, LatentTaskExample("motion-to-text", "a man"))
+    assert whole["input_ids"][0, 0] == ids[0] and whole["labels"][0, 0] == -100
+    assert processor.tokenizer.pad_token_id == config.padding_token_id != ids[2]
 
 
 def test_what_does_not_fit_the_model_is_refused(text_tokenizer, tiny_feature_extractor, trained_text_tokenizer):
@@ -293,7 +300,5 @@ def test_what_does_not_fit_the_model_is_refused(text_tokenizer, tiny_feature_ext
         join(MotionFeatureExtractor("kitml"), text_tokenizer, config_for(size))
     join(tiny_feature_extractor, text_tokenizer, config_for(size))
     for rows in (size, size + 40):
-        with pytest.raises(
-            ValueError, match="motion tokens of another model; load a fresh one|base model's embedding"
-        ):
+        with pytest.raises(ValueError, match="already has <motion_pad>, <motion>, .* motion tokens of another model"):
             join(tiny_feature_extractor, text_tokenizer, config_for(rows))
