@@ -24,11 +24,14 @@ class LLaMoConfig(ContinuousMotionConfig):
         denoising_hidden_size: width of the flow-matching head.
         denoising_num_layers: its blocks.
         target_repeats: how many times and noises each latent is trained with in a step.
+        time_logit_mean: where training draws the flow's times, see `DenoisingHead`. None: uniform.
         num_denoising_steps: Euler steps of generation.
         denoising_guidance_scale: of generation, away from what the prompt without a caption says; 1 is the
             conditional model.
         history_noise: standard deviation of what training adds to the latents that the model has made (in units of
             their spread), against errors that add up.
+        random_history_noise: whether it is the most of it, and each row of training draws its own, from 0 to there, as
+            in diffusion forcing (arXiv 2407.01392): where the past says little, the caption has to.
         exit_threshold: probability above which a motion ends.
         exit_positive_weight: how much more a last latent counts in the loss of the exit head than another one.
         language_modeling_weight: of the cross entropy over the answers' text.
@@ -52,9 +55,11 @@ class LLaMoConfig(ContinuousMotionConfig):
     denoising_hidden_size: int = 1792
     denoising_num_layers: int = 9
     target_repeats: int = 4
+    time_logit_mean: float | None = None
     num_denoising_steps: int = 50
     denoising_guidance_scale: float = 4.0
     history_noise: float = 0.1
+    random_history_noise: bool = False
     exit_threshold: float = 0.5
     exit_positive_weight: float = 10.0
     language_modeling_weight: float = 1.0

@@ -255,9 +255,12 @@ class DenoisingHead(nn.Module):
         target_repeats: how often the loss uses each target, each time with another time and noise.
         condition_dropout: probability that, in training, the learned null takes the place of a row's condition.
         dropout: of the attention pooling; the denoiser has none.
+        time_logit_mean: of rectified flow: training draws times whose logits are normal around it, with deviation 1
+            (arXiv 2403.03206); below 0 they are nearer to noise, where the condition says what x_t does not. None:
+            uniform times.
 
     Raises:
-        ValueError: for a process that is neither of the two.
+        ValueError: for a process that is neither of the two, or times of diffusion that are not uniform.
     """
 
     def __init__(
@@ -276,10 +279,13 @@ class DenoisingHead(nn.Module):
         target_repeats: int = 4,
         condition_dropout: float = 0.1,
         dropout: float = 0.1,
+        time_logit_mean: float | None = None,
     ):
         super().__init__()
         if process not in _SAMPLERS:
             raise ValueError(f"process is {process!r}; it must be one of {', '.join(_SAMPLERS)}.")
+        if time_logit_mean is not None and process != "rectified_flow":
+            raise ValueError(f"time_logit_mean is {time_logit_mean}, but the steps of {process!r} are drawn alike.")
         self.latent_size = latent_size
         self.process = process
         self.num_train_steps = num_train_steps
@@ -287,6 +293,7 @@ class DenoisingHead(nn.Module):
         self.beta_end = beta_end
         self.target_repeats = target_repeats
         self.condition_dropout = condition_dropout
+        self.time_logit_mean = time_logit_mean
         self.null_condition = nn.Parameter(torch.empty(num_condition_tokens, condition_size))
         encoder_sizes = (condition_size, hidden_size, num_condition_tokens, num_condition_heads)
         self.condition_encoder = ConditionEncoder(*encoder_sizes, dropout)
@@ -350,11 +357,16 @@ class DenoisingHead(nn.Module):
             condition = torch.where(dropped[:, None, None], self.null_condition, condition)
         embedding = self.condition_encoder(condition).repeat_interleave(self.target_repeats, dim=0)
         target = target.float().repeat_interleave(self.target_repeats, dim=0)
-        time = _draw(torch.rand, (len(target),), generator, device)
-        if self.process == "diffusion":
-            time = (time * self.num_train_steps).long()
+        time = self._draw_times(len(target), generator, device)
         noise = _draw(torch.randn, target.shape, generator, device)
         return self.squared_error(target, embedding, time, noise).mean()
+
+    def _draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """(count,) of training: steps of diffusion, or times of rectified flow between 0 and 1."""
+        if self.time_logit_mean is not None:
+            return torch.sigmoid(_draw(torch.randn, (count,), generator, device) + self.time_logit_mean)
+        time = _draw(torch.rand, (count,), generator, device)
+        return (time * self.num_train_steps).long() if self.process == "diffusion" else time
 
     def squared_error(self, target: Tensor, condition_embedding: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """(rows, latent_size) squared errors of the prediction, for given times and noise.

@@ -80,6 +80,7 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
             process="rectified_flow",
             target_repeats=config.target_repeats,
             condition_dropout=0.0,  # training drops captions, not states: see the task "unconditional"
+            time_logit_mean=config.time_logit_mean,
         )
         self.exit_head = nn.Linear(width, 1)
         # What head and language model see of a latent: (latent - shift) * scale
@@ -204,7 +205,10 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
         seen = seen.gather(1, ranks.expand(-1, -1, seen.shape[-1]))
         if self.training and self.config.history_noise:
             made = (input_ids == self.config.motion_out_token_id).unsqueeze(-1)
-            seen = seen + self.config.history_noise * torch.randn_like(seen) * made
+            deviation = torch.full((len(seen), 1, 1), self.config.history_noise, device=seen.device)
+            if self.config.random_history_noise:
+                deviation = deviation * torch.rand_like(deviation)
+            seen = seen + deviation * torch.randn_like(seen) * made
         filled = self.motion_input(seen.to(self.motion_input.weight.dtype))
         return torch.where(slot.unsqueeze(-1), filled.to(embeds.dtype), embeds)
 

@@ -220,12 +220,17 @@ def test_a_schedule_first_used_in_inference_mode_can_be_trained_with():
 # Loss
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_the_loss_is_the_mean_error_of_the_draws_of_its_generator(process):
-    head, condition = make_head(process=process, beta_end=0.012), make_condition()
+@pytest.mark.parametrize(
+    ("process", "mean"), [("diffusion", None), ("rectified_flow", None), ("rectified_flow", -1.0)]
+)
+def test_the_loss_is_the_mean_error_of_the_draws_of_its_generator(process, mean):
+    head, condition = make_head(process=process, beta_end=0.012, time_logit_mean=mean), make_condition()
     target = torch.randn(3, 16, generator=seeded(1))
     generator = seeded(2)
-    time = torch.rand(12, generator=generator)
+    if mean is None:
+        time = torch.rand(12, generator=generator)
+    else:
+        time = 1 / (1 + torch.exp(-(torch.randn(12, generator=generator) + mean)))
     noise = torch.randn(12, 16, generator=generator)
     repeated = target.repeat_interleave(4, 0)
     if process == "diffusion":
@@ -578,6 +583,11 @@ def test_every_condition_state_and_its_place_matter():
 def test_an_impossible_way_to_sample_is_refused(process, options, message):
     with pytest.raises(ValueError, match=message):
         make_head(process=process).sample(make_condition(), **options)
+
+
+def test_times_of_diffusion_are_uniform():
+    with pytest.raises(ValueError, match="time_logit_mean is -1.0, but the steps of 'diffusion' are drawn alike"):
+        make_head(time_logit_mean=-1.0)
 
 
 @pytest.mark.parametrize("shape", [(3, 12), (3, 1, 12), (3, 4, 11)])

@@ -321,6 +321,32 @@ def test_history_noise_is_on_latents_that_are_made_in_training(make_llamo, batch
     assert_near(output.denoising_loss, wanted)
 
 
+def test_every_row_of_training_may_have_a_history_noise_of_its_own(make_llamo, batch):
+    """Uniform from 0 to the most; one deviation in a row."""
+    model, seen = make_llamo("llama", history_noise=0.6, random_history_noise=True), []
+    model.motion_input.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    ids = batch["input_ids"]
+    rows = (ids == model.config.motion_out_token_id).sum(-1).topk(2).indices
+    with torch.no_grad():
+        model(ids, latents=batch["latents"])
+        model.train()
+        for _ in range(100):
+            model(ids, latents=batch["latents"])
+    added = torch.stack(seen[1:]) - seen[0]
+    made = [added[:, row, ids[row] == model.config.motion_out_token_id] for row in rows]
+    deviations = torch.stack([noise.flatten(1).std(-1) for noise in made])  # (rows, 100)
+    assert 0 < deviations.min() < 0.06 and 0.5 < deviations.max() < 0.8
+    assert deviations.mean().item() == pytest.approx(0.3, rel=0.15)
+    assert abs(torch.corrcoef(deviations)[0, 1].item()) < 0.4
+    first, second = (made[0][:, index].flatten(1).std(-1) for index in (0, 1))
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1] > 0.7
+
+
+def test_times_of_the_flow_are_drawn_where_the_configuration_says(make_llamo):
+    assert make_llamo(time_logit_mean=-1.0).denoising_head.time_logit_mean == -1.0
+    assert make_llamo().denoising_head.time_logit_mean is None
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_skipping_logits_gives_the_same_loss(make_llamo, batch, kind):
     model = make_llamo(kind)
