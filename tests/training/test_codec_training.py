@@ -10,18 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel
 
 from geomotiongpt import CausalMotionCodec, load_motion_dataset, load_motion_statistics, train_motion_tokenizer
-from geomotiongpt.training import trainer
+
+pytestmark = pytest.mark.usefixtures("no_history_plot")
 
 RECIPE = Path(__file__).parent / "causal_motion_codec.yaml"
 CHECKPOINTS = ("training.save_strategy=steps", "training.save_steps=4")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_history_plot():
-    """Drawing takes longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
-        yield
 
 
 @pytest.fixture(scope="module")

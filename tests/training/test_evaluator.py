@@ -11,18 +11,11 @@ from safetensors.torch import load_file
 from geomotiongpt import MotionTextEvaluator, TMRModel, load_motion_dataset, load_motion_statistics, train_evaluator
 from geomotiongpt.evaluation.embeddings import embed_motions, embed_texts, load_evaluator
 from geomotiongpt.models.word_vectors import WordTable
-from geomotiongpt.training import trainer
 from geomotiongpt.training.evaluator import MotionTextCollator, MotionTextDataset
 
+pytestmark = pytest.mark.usefixtures("no_history_plot")
+
 RECIPE = Path(__file__).parent / "evaluator.yaml"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_history_plot():
-    """Drawing takes longer than training here; `test_stages.py` draws one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,15 @@ from geomotiongpt import (
     MotionFeatureExtractor,
     features_to_joints,
     load_motion_dataset,
-    train_language_model,
-    train_motion_tokenizer,
 )
 from geomotiongpt.data.documentation import python_documentation, split_documentation
 from geomotiongpt.data.training_sets import normalised_clips
 from geomotiongpt.evaluation.forgetting import measure_forgetting
 from geomotiongpt.evaluation.reconstruction import encode_latent_sequences
-from geomotiongpt.training import trainer
 from geomotiongpt.training.llamo import _drop_slow_motions, caption_latent_sequences
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("no_history_plot")
 TASKS = "{text-to-motion: 1, unconditional: 0.2, motion-prediction: 0.5, motion-in-between: 0.5, motion-to-text: 1}"
 LLAMA = (
     "{model_type: llama, num_hidden_layers: 2, hidden_size: 32, intermediate_size: 48, num_attention_heads: 4, "
@@ -37,28 +35,6 @@ LLAMA = (
 
 
 LORA = ("lora.r=4", "lora.lora_alpha=8", "lora.lora_dropout=0.0", "lora.target_modules=[q_proj, up_proj]")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_history_plot():
-    """Drawing takes longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def run(motions, tmp_path_factory):
-    """Trains a recipe of this folder into a new one."""
-
-    def train(recipe: str, *overrides: str) -> Path:
-        folder = tmp_path_factory.mktemp("run") / Path(recipe).stem
-        torch.set_num_threads(1)
-        options = [f"data.path={motions}", f"training.output_dir={folder}", *overrides]
-        stage = train_motion_tokenizer if recipe == "causal_motion_codec.yaml" else train_language_model
-        return stage(HERE / recipe, options)
-
-    return train
 
 
 @pytest.fixture(scope="module")
@@ -306,15 +282,24 @@ def test_what_cannot_be_trained_is_refused(train_first, overrides, message):
         train_first(*overrides)
 
 
-def test_a_caption_too_long_for_the_model_ends_the_run_before_it_begins(train_first, motions, tmp_path):
-    """It is named at once, not hours later, when its batch comes."""
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_caption_too_long_for_the_model_ends_the_run_before_it_begins(train_first, motions, tmp_path, split):
+    """It is named at once, not hours later, when its batch comes; nothing is evaluated here."""
     folder = tmp_path / "motions"
     shutil.copytree(motions, folder)
-    name = (folder / "train.txt").read_text().split()[3]
+    name = (folder / f"{split}.txt").read_text().split()[0]
     texts = folder / "texts" / f"{name}.txt"
     texts.write_text(texts.read_text() + " ".join(["walks"] * 200) + "#walk/VERB#0.0#0.0\n")
     with pytest.raises(ValueError, match=f"^{name}.* takes .* tokens with its text, the language model 160"):
         train_first(f"data.path={folder}")
+
+
+def test_what_ends_the_answers_of_the_base_ends_those_of_the_model(train_first, text_run, tmp_path):
+    base = shutil.copytree(text_run, tmp_path / "base")
+    settings = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [0, 7]}))
+    folder = train_first(f"model.language_model={base}", "training.max_steps=1")
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [0, 7]
 
 
 def test_stages_go_on_from_the_one_before(run, first_run, second_run, text_run):

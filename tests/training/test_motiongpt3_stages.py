@@ -11,42 +11,19 @@ from safetensors.torch import load_file, save_file
 from test_distributed import TORCHRUN, launch
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
-from geomotiongpt import MotionGPT3ForCausalLM, MotionVAE, load_motion_dataset, train_language_model
-from geomotiongpt import train_motion_tokenizer as train_motion_vae
+from geomotiongpt import MotionGPT3ForCausalLM, MotionVAE, load_motion_dataset
 from geomotiongpt.data.training_sets import normalised_clips
 from geomotiongpt.evaluation.reconstruction import encode_latents
-from geomotiongpt.training import trainer
 from geomotiongpt.training.motiongpt3 import caption_latents
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("no_history_plot")
 TASKS = "{text-to-motion: 1, motion-to-text: 1, motion-prediction: 0.5, motion-in-between: 0.5, motion-duration: 0.2}"
 LLAMA = (
     "{model_type: llama, num_hidden_layers: 2, hidden_size: 32, intermediate_size: 48, num_attention_heads: 4, "
     "num_key_value_heads: 2, max_position_embeddings: 128}"
 )
 CHECKPOINTS = ("training.save_strategy=steps", "training.save_steps=3")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_history_plot():
-    """Drawing takes longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def run(motions, tmp_path_factory):
-    """Trains a recipe of this folder into a new one."""
-
-    def train(recipe: str, *overrides: str) -> Path:
-        folder = tmp_path_factory.mktemp("run") / Path(recipe).stem
-        torch.set_num_threads(1)
-        options = [f"data.path={motions}", f"training.output_dir={folder}", *overrides]
-        stage = train_motion_vae if recipe == "motion_vae.yaml" else train_language_model
-        return stage(HERE / recipe, options)
-
-    return train
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +212,17 @@ def test_captions_of_latents_are_those_of_their_motions(second_run, motions):
 def test_what_cannot_be_trained_is_refused(train_first, overrides, message, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         train_first(*overrides)
+
+
+def test_a_caption_too_long_for_the_model_ends_the_run_before_it_begins(train_first, motions, tmp_path):
+    """It is named at once, not hours later, when its batch comes; nothing is evaluated here."""
+    folder = tmp_path / "motions"
+    shutil.copytree(motions, folder)
+    name = (folder / "val.txt").read_text().split()[0]
+    texts = folder / "texts" / f"{name}.txt"
+    texts.write_text(texts.read_text() + " ".join(["walks"] * 200) + "#walk/VERB#0.0#0.0\n")
+    with pytest.raises(ValueError, match=f"^{name}.* takes .* tokens with its text, the language model 128"):
+        train_first(f"data.path={folder}")
 
 
 def test_stages_go_on_from_the_one_before(run, first_run, second_run, text_run):

@@ -32,6 +32,8 @@ from geomotiongpt.training import trainer
 from geomotiongpt.training.language_model import caption_codes
 from geomotiongpt.visualization.plots import plot_training_history
 
+pytestmark = pytest.mark.usefixtures("no_history_plot")
+
 CHECKPOINTS = ("training.save_strategy=steps", "training.save_steps=4")
 
 
@@ -46,14 +48,6 @@ def history(folder: Path) -> list[dict]:
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     assert one.keys() == other.keys()
     return all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_history_plot():
-    """Drawing takes longer than training here; `test_history_is_drawn` draws it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "plot_training_history", lambda history, path: None)
-        yield
 
 
 @pytest.fixture(scope="module")
