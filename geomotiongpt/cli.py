@@ -223,7 +223,9 @@ def _add_evaluate(add) -> None:
     )
     group.add_argument("--seed", type=int, default=0, help="also of the motions that a model makes (default: 0)")
     group = verb.add_argument_group("motions that a model makes")
-    group.add_argument("--lengths", default="data", choices=["data", "free"], help="to ask for (default: the data's)")
+    group.add_argument(
+        "--lengths", default="data", choices=["data", "stated", "free"], help="to ask for (default: the data's)"
+    )
     group.add_argument("--num-samples", type=_positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
     group.add_argument(

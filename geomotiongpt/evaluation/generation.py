@@ -161,6 +161,10 @@ def evaluate_text_to_motion(
     if not join_processes().is_main_process:
         return None
     metrics, protocol = _lengths(motions, run.dataset), {"lengths": request.lengths, "seed_of_motions": request.seed}
+    if request.lengths == "stated":
+        unit = run.processor.feature_extractor.downsampling_factor
+        asked = zip(motions, motion_lengths(run.dataset), strict=True)
+        metrics["length_within_one_token"] = share([abs(len(motion) - stated) <= unit for motion, stated in asked])
     if evaluator is not None:
         fitting, changed = _fit(motions, evaluator)
         metrics |= measure_motions(fitting, run.dataset, evaluator, reader=reader)

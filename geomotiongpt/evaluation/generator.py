@@ -1,5 +1,6 @@
 """Motions that a model makes of a whole split, written as they come: the counterpart of `captioner`."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..models.pipeline_text_to_motion import seeded_generator
 from .captioner import data_hash, decoding_of, length_batches, processor_hash, weights_hash
 from .resumable import Row, read_rows, write_rows
 
+LENGTHS = ("data", "stated", "free")
 COMPLETION_TASKS = ("motion-prediction", "motion-in-between")
 
 
@@ -25,8 +27,9 @@ class MotionRequest:
 
     Args:
         task: "text-to-motion" of the first caption, "motion-prediction" or "motion-in-between".
-        lengths: of "text-to-motion", whether the length of the data is asked for ("data") or none ("free"). The other
-            tasks ask for the data's, in whole codes.
+        lengths: of "text-to-motion", whether the length of the data is asked for ("data"), stated in the prompt while
+            the model decides ("stated", of a LLaMo), or none is ("free"). The other tasks ask for the data's, in whole
+            codes.
         keep: share of a motion's codes that is given at its start; "motion-in-between" gives as much at its end too.
         num_samples: motions for each.
         seed: of the sampling.
@@ -44,8 +47,11 @@ class MotionRequest:
     def __post_init__(self):
         if self.task not in ("text-to-motion", *COMPLETION_TASKS):
             raise ValueError(f"task {self.task!r} makes no motions of a split.")
-        if self.lengths not in ("data", "free"):
-            raise ValueError(f"lengths is {self.lengths!r}; ask for the lengths of the 'data', or leave them 'free'.")
+        if self.lengths not in LENGTHS:
+            raise ValueError(
+                f"lengths is {self.lengths!r}; ask for the lengths of the 'data', have them 'stated', or leave them "
+                "'free'."
+            )
         if not 0 < self.keep * (2 if self.task == "motion-in-between" else 1) < 1:
             raise ValueError(f"keep is {self.keep}; {self.task} must be given a share above 0 that leaves a gap.")
         if self.num_samples < 1:
@@ -112,10 +118,16 @@ def write_motions(
 
     Raises:
         ValueError: for a batch size below 1; if what is there was made by another model, of other data or with other
-            settings; or if the processes of a launcher do not see each other.
+            settings; if lengths are to be stated to a model that keeps them exactly; or if the processes of a launcher
+            do not see each other.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; make at least 1 motion at a time.")
+    if request.lengths == "stated" and "exact_length" not in inspect.signature(model.generate_motion).parameters:
+        raise ValueError(
+            f"lengths is 'stated', but a {model.config.model_type} makes motions exactly as long as asked for, or as "
+            "it likes: use 'data' or 'free'."
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows_at_a_time = max(1, batch_size // request.num_samples)
@@ -180,8 +192,10 @@ def _make_batch(
     asked: list[int | None]
     if request.task == "text-to-motion":
         texts = [captions[0] for captions in rows["captions"]]
-        asked = [len(clip) if request.lengths == "data" else None for clip in clips]
+        asked = [None if request.lengths == "free" else len(clip) for clip in clips]
         asks = {"text": texts, "num_frames": asked}
+        if request.lengths == "stated":
+            asks["exact_length"] = False
     else:
         asked = [len(clip) // unit * unit for clip in clips]
         asks = _given_parts(clips, given, unit, processor, model.device)

@@ -170,7 +170,7 @@ def test_completion_is_given_whole_codes_and_sees_nothing_else(
     ("values", "message"),
     [
         ({"task": "motion-to-text"}, "'motion-to-text' makes no motions"),
-        ({"lengths": "long"}, "lengths is 'long'"),
+        ({"lengths": "long"}, "lengths is 'long'; ask for the lengths of the 'data', have them 'stated', or"),
         ({"task": "motion-in-between", "keep": 0.5}, "keep is 0.5"),
         ({"task": "motion-prediction", "keep": 0.0}, "keep is 0.0"),
         ({"num_samples": 0}, "num_samples is 0"),
@@ -179,6 +179,13 @@ def test_completion_is_given_whole_codes_and_sees_nothing_else(
 def test_requests_that_cannot_be_made_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         MotionRequest(**values)
+
+
+def test_a_model_that_keeps_lengths_cannot_be_told_one(tiny_model, tiny_processor, motions, tmp_path):
+    request = MotionRequest(lengths="stated")
+    with pytest.raises(ValueError, match="lengths is 'stated', but a geomotiongpt makes motions exactly as long"):
+        write_motions(tiny_model, tiny_processor, motions, tmp_path / "made", request, **SETTINGS)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_gap_of_one_code_is_always_left():

@@ -157,6 +157,17 @@ def test_what_cannot_be_made_ends_with_one_line(folder, clip, tmp_path, capsys, 
 # Evaluation
 
 
+def test_lengths_may_be_stated_and_left_to_the_exit_head(folder, data, tmp_path, capsys):
+    command = ["evaluate", str(folder), "--data", str(data), "--split", "val", "--task", "text-to-motion", *IN_272]
+    command += ["--denoising-steps", "1", "--lengths", "stated", "--output", str(tmp_path)]
+    assert main(command) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    rows = read_index(tmp_path)
+    close = [abs(row["frames"][0] - row["asked_frames"]) <= 4 for row in rows]
+    assert result["metrics"]["length_within_one_token"]["mean"] == np.mean(close) < 1
+    assert result["metrics"]["relative_length_error"] > 0 and result["protocol"]["lengths"] == "stated"
+
+
 @pytest.mark.parametrize(
     "task", ["motion-to-text", "text-to-motion", "motion-prediction", "motion-in-between", "motion-duration"]
 )
