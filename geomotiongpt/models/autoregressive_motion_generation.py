@@ -306,7 +306,9 @@ class AutoregressiveMotionGenerationMixin:
                         if size is not None and settings.exact_length:
                             is_done = made >= size
                         else:
-                            is_done = bool(ended[row]) or made >= max(longest, size or 0)
+                            is_done = bool(ended[row]) or made >= (
+                                longest if settings.max_frames else max(longest, size or 0)
+                            )
                         is_open[row] &= not is_done
                     if not bool(is_open.any()):
                         break

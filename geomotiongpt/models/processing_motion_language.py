@@ -53,6 +53,8 @@ class MotionLanguageProcessor(ProcessorMixin):
             raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the base model's embedding {rows} rows.")
         unused = [f"<unused_{index}>" for index in range(len(tokenizer), rows)]
         tokenizer.add_tokens([*unused, *motion_tokens], special_tokens=True)
+        if tokenizer.convert_tokens_to_ids(motion_tokens[0]) != rows:
+            raise ValueError("the tokenizer already has tokens named like `<unused_0>`: load the base's.")
         tokenizer.pad_token = motion_tokens[0]
         tokenizer.padding_side = "left"
         tokenizer.model_max_length = config.max_position_embeddings
