@@ -224,7 +224,11 @@ def _add_evaluate(add) -> None:
     group.add_argument("--seed", type=int, default=0, help="also of the motions that a model makes (default: 0)")
     group = verb.add_argument_group("motions that a model makes")
     group.add_argument(
-        "--lengths", default="data", choices=["data", "stated", "free"], help="to ask for (default: the data's)"
+        "--lengths",
+        default="data",
+        choices=["data", "stated", "free"],
+        help="of text to motion: the data's, kept exactly; the data's, stated to a LLaMo that ends by itself; or as "
+        "the model likes (default: data)",
     )
     group.add_argument("--num-samples", type=_positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")

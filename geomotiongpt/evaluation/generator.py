@@ -52,6 +52,8 @@ class MotionRequest:
                 f"lengths is {self.lengths!r}; ask for the lengths of the 'data', have them 'stated', or leave them "
                 "'free'."
             )
+        if self.lengths == "stated" and self.task != "text-to-motion":
+            raise ValueError(f"lengths is 'stated', but {self.task} asks for the data's: it is of 'text-to-motion'.")
         if not 0 < self.keep * (2 if self.task == "motion-in-between" else 1) < 1:
             raise ValueError(f"keep is {self.keep}; {self.task} must be given a share above 0 that leaves a gap.")
         if self.num_samples < 1:

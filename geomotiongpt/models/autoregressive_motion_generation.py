@@ -122,6 +122,8 @@ class AutoregressiveMotionGenerationMixin:
             num_frames: length of the motions, given frames included (one number, or one for each); of several captions
                 in sequence, the length of each (to the next latent; the whole is as long as their sum). None: the exit
                 head decides. The gap of "motion-in-between" has its own.
+            exact_length: whether motions are as long as `num_frames` says. False: the prompt states it, and the exit
+                head decides; of text, of a motion's beginning or of nothing.
             num_samples: motions for each row; they stand next to each other.
             num_context_latents: last latents of what there is that the prompt of the next caption begins with; at most
                 half of the window.
@@ -140,7 +142,8 @@ class AutoregressiveMotionGenerationMixin:
         Raises:
             ValueError: for a task that makes no motion or that the model was not trained on, what the task needs and
                 lacks or does not use, a mask without a gap or with two, a length that is shorter than what is given,
-                several motions with a streamer, or an option of sampling tokens.
+                a gap whose length is not to be exact, several motions with a streamer, or an option of sampling
+                tokens.
         """
         try:
             settings = self._settings(num_context_latents, max_frames, num_denoising_steps, guidance_scale, generator)

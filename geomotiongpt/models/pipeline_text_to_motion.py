@@ -48,7 +48,8 @@ class TextToMotionPipeline(MotionPipeline):
             progress: show a progress bar.
             **kwargs: `num_samples` (1; several give a list for each result), `seed` (of the sampling; the results of
                 a seed depend on `batch_size`), and options of `generate` (`temperature`, `top_p`, `num_beams`, ...).
-                Motions are sampled unless `num_beams` is above 1, `temperature` 0 or `do_sample` False.
+                Motions are sampled unless `num_beams` is above 1, `temperature` 0 or `do_sample` False. Of a LLaMo the
+                options of its `generate_motion` (`guidance_scale`, `exact_length`, ...).
 
         Raises:
             FileNotFoundError: for a motion file that is not there.

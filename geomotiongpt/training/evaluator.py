@@ -27,7 +27,7 @@ from .trainer import ResumableTrainer, save_whole
 logger = logging.getLogger(__name__)
 
 SECTIONS = ("model", "words", "data", "training")
-_MODELS: dict[str, tuple[type, type[PreTrainedModel]]] = {
+EVALUATORS: dict[str, tuple[type, type[PreTrainedModel]]] = {
     "motion_text_evaluator": (MotionTextEvaluatorConfig, MotionTextEvaluator),
     "tmr": (TMRConfig, TMRModel),
 }
@@ -51,9 +51,12 @@ def train_evaluator(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
     """
     sections = load_recipe(recipe, SECTIONS, overrides)
     kind = sections["model"].pop("model_type", "motion_text_evaluator")
-    if kind not in _MODELS:
-        raise ValueError(f"model.model_type is {kind!r}; evaluators are {', '.join(_MODELS)}.")
-    config_class, model_class = _MODELS[kind]
+    if kind not in EVALUATORS:
+        raise ValueError(
+            f"model.model_type is {kind!r}; evaluators are {', '.join(EVALUATORS)}. Motion tokenizers are trained "
+            "with `geomotiongpt train-tokenizer`, language models with `geomotiongpt train`."
+        )
+    config_class, model_class = EVALUATORS[kind]
     data = build_section(MotionDataArguments, sections["data"], "data")
     words = build_section(WordArguments, sections["words"], "words")
     processor = make_processor(words, data, config_class().downsampling_factor)

@@ -37,6 +37,7 @@ from ..models.task_prompts import prompt_words, state_any_duration, stated_numbe
 from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionDataArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .captions import caption_in_batches
+from .evaluator import EVALUATORS
 from .llamo import train_llamo
 from .motion_tokenizer import MOTION_TOKENIZERS, load_split
 from .motiongpt3 import train_motiongpt3
@@ -143,8 +144,9 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     model_type = sections["model"].get("model_type")
     if model_type in _TRAINED_BY:
         return _TRAINED_BY[model_type](sections)
-    if model_type in MOTION_TOKENIZERS:
-        raise ValueError(f"{recipe} is of a {model_type!r}: train it with `geomotiongpt train-tokenizer {recipe}`.")
+    for kinds, command in ((MOTION_TOKENIZERS, "train-tokenizer"), (EVALUATORS, "train-evaluator")):
+        if model_type in kinds:
+            raise ValueError(f"{recipe} is of a {model_type!r}: train it with `geomotiongpt {command} {recipe}`.")
     if model_type is not None:
         raise ValueError(
             f"model.model_type is {model_type!r}; it can be {', '.join(_TRAINED_BY)}, or be left out for GeoMotionGPT."

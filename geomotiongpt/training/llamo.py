@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +98,7 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
     train_codes, train_latents = _encode(model, processor.feature_extractor, train_set, args.latent_offsets)
     eval_codes, eval_latents = _encode(model, processor.feature_extractor, eval_set, 1, first_row=len(train_latents))
     for dataset, codes in ((train_set, train_codes), (eval_set, eval_codes)):
-        longest = [
-            MotionTaskExample("motion-to-text", max(captions, key=len), [GIVEN] * max(map(len, group)))
-            for captions, group in zip(dataset["captions"], codes, strict=True)
-        ]
-        check_lengths(processor, longest, dataset["motion_id"])
+        check_lengths(processor, args, dataset, partial(_example, [max(map(len, group)) for group in codes]))
     if model.config.trained_stage is None:
         model.set_latent_statistics(train_latents)
     model.config.update(
@@ -125,6 +122,14 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
         write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
 
     return trainer.finish(save)
+
+
+def _example(
+    num_latents: Sequence[int], task: str, row: int, caption: str, wording: int, is_stated: bool
+) -> MotionTaskExample:
+    """A row of the motion with so many latents, for `check_lengths`."""
+    count = num_latents[row]
+    return MotionTaskExample(task, caption, [GIVEN] * count, 0, 0, count if is_stated else None, wording)
 
 
 def _load_sets(

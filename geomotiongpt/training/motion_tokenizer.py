@@ -179,7 +179,7 @@ def _model_class(
     if model_type not in MOTION_TOKENIZERS:
         raise ValueError(
             f"model.model_type is {model_type!r}; motion tokenizers are {', '.join(MOTION_TOKENIZERS)}. "
-            "Language models are trained with `geomotiongpt train`."
+            "Language models are trained with `geomotiongpt train`, evaluators with `geomotiongpt train-evaluator`."
         )
     model_class, rate = MOTION_TOKENIZERS[model_type], sections["training"].get("codebook_learning_rate")
     if rate is not None and issubclass(model_class, BaselineMotionTokenizer):

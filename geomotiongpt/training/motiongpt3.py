@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from transformers import set_seed
 
 from ..data.latent_sets import Latent, LatentMotion, LatentTaskCollator, MotionLatentDataset, cut_points
 from ..data.training_sets import normalised_clips
+from ..evaluation.captioner import motion_lengths
 from ..evaluation.reconstruction import encode_latents
 from ..models.configuration_motiongpt3 import STAGES
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from ..models.processing_motiongpt3 import MotionGPT3Processor
-from ..models.task_prompts import LatentTaskExample
+from ..models.task_prompts import LATENT_TASKS, LatentTaskExample, get_task
 from .arguments import MotionDataArguments, MotionGPT3TrainingArguments
 from .captions import caption_in_batches
 from .continuous_stages import (
@@ -87,8 +89,7 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
     fewest = _FEWEST_CUT if _is_cut(args) else 1
     train_set, eval_set = (load_split(data, split, fewest) for split in (data.train_split, data.eval_split))
     for dataset in (train_set, eval_set):
-        longest = [LatentTaskExample("motion-to-text", max(captions, key=len)) for captions in dataset["captions"]]
-        check_lengths(processor, longest, dataset["motion_id"])
+        check_lengths(processor, args, dataset, partial(_example, motion_lengths(dataset)))
     model.motion_vae.to(args.device)
     train_motions = _encode(model, extractor, train_set, args, args.latent_offsets)
     eval_motions = _encode(model, extractor, eval_set, args, 1)
@@ -116,6 +117,14 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
         write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
 
     return trainer.finish(save)
+
+
+def _example(
+    num_frames: Sequence[int], task: str, row: int, caption: str, wording: int, is_stated: bool
+) -> LatentTaskExample:
+    """A row of the motion with so many frames, for `check_lengths`."""
+    says_length = is_stated or get_task(task, LATENT_TASKS).answer == "duration"
+    return LatentTaskExample(task, caption, num_frames[row] if says_length else None, wording)
 
 
 def _is_cut(args: MotionGPT3TrainingArguments) -> bool:

@@ -170,6 +170,10 @@ def test_completion_is_given_whole_codes_and_sees_nothing_else(
     ("values", "message"),
     [
         ({"task": "motion-to-text"}, "'motion-to-text' makes no motions"),
+        (
+            {"task": "motion-prediction", "lengths": "stated"},
+            "lengths is 'stated', but motion-prediction asks for the data's: it is of 'text-to-motion'",
+        ),
         ({"lengths": "long"}, "lengths is 'long'; ask for the lengths of the 'data', have them 'stated', or"),
         ({"task": "motion-in-between", "keep": 0.5}, "keep is 0.5"),
         ({"task": "motion-prediction", "keep": 0.0}, "keep is 0.0"),

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ from geomotiongpt import (
     load_motion_dataset,
 )
 from geomotiongpt.data.documentation import python_documentation, split_documentation
-from geomotiongpt.data.training_sets import normalised_clips
+from geomotiongpt.data.training_sets import MotionCaptionDataset, normalised_clips
 from geomotiongpt.evaluation.forgetting import measure_forgetting
 from geomotiongpt.evaluation.reconstruction import encode_latent_sequences
-from geomotiongpt.training.llamo import _drop_slow_motions, caption_latent_sequences
+from geomotiongpt.models.processing_llamo import LLaMoProcessor
+from geomotiongpt.training.arguments import LLaMoTrainingArguments
+from geomotiongpt.training.continuous_stages import check_lengths, set_answers
+from geomotiongpt.training.llamo import _drop_slow_motions, _example, caption_latent_sequences
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("no_history_plot")
@@ -294,12 +298,40 @@ def test_a_caption_too_long_for_the_model_ends_the_run_before_it_begins(train_fi
         train_first(f"data.path={folder}")
 
 
-def test_what_ends_the_answers_of_the_base_ends_those_of_the_model(train_first, text_run, tmp_path):
-    base = shutil.copytree(text_run, tmp_path / "base")
-    settings = json.loads((base / "generation_config.json").read_text())
-    (base / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [0, 7]}))
-    folder = train_first(f"model.language_model={base}", "training.max_steps=1")
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [0, 7]
+@pytest.mark.parametrize("task", ["motion-to-text", "text-to-motion", "motion-duration", "motion-in-between"])
+def test_the_longest_row_of_every_task_is_looked_at(task, first_run, tmp_path):
+    """Of all captions, wordings in use, and prompts that state a length or do not."""
+    processor = LLaMoProcessor.from_pretrained(first_run)
+    captions = [["a man walks."], ["he sits.", "a person jumps up and down, and down again.", "she runs."]]
+    dataset = Dataset.from_dict({"motion_id": ["short", "long"], "captions": captions})
+    args = LLaMoTrainingArguments(stage="joint", tasks={task: 1.0}, prompt_wordings=3, output_dir=str(tmp_path))
+    items = MotionCaptionDataset(
+        [[[0, 0, 0]], [[0] * 9]], captions, dataset["motion_id"], seed=0, tasks={task: 1.0}, num_wordings=3
+    )
+    rows = []
+    for epoch in range(100):
+        items.set_epoch(epoch)
+        rows.append(items[1]["example"])
+    mask = processor.prepare_examples(rows, with_answers=True)["attention_mask"]
+    longest = int(mask.sum(-1).max())
+    make = partial(_example, [3, 9])
+    processor.tokenizer.model_max_length = longest
+    check_lengths(processor, args, dataset, make)
+    processor.tokenizer.model_max_length = longest - 1
+    with pytest.raises(
+        ValueError, match=f"^long takes {longest} tokens with its text, the language model {longest - 1}"
+    ):
+        check_lengths(processor, args, dataset, make)
+
+
+@pytest.mark.parametrize("ends, all_ends", [([0, 7], [0, 7]), ([7], [7, 0]), (7, [7, 0]), (0, 0)])
+def test_what_ends_the_answers_of_the_base_ends_those_of_the_model(ends, all_ends, first_run, tmp_path):
+    """And what training puts there, token 0."""
+    model, processor = LLaMoForCausalLM.from_pretrained(first_run), LLaMoProcessor.from_pretrained(first_run)
+    assert processor.tokenizer.eos_token_id == 0
+    model.generation_config.eos_token_id = ends
+    set_answers(model, processor, {})
+    assert model.generation_config.eos_token_id == all_ends
 
 
 def test_stages_go_on_from_the_one_before(run, first_run, second_run, text_run):

@@ -2,19 +2,25 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from test_distributed import TORCHRUN, launch
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 from geomotiongpt import MotionGPT3ForCausalLM, MotionVAE, load_motion_dataset
+from geomotiongpt.data.latent_sets import Latent, LatentMotion, MotionLatentDataset
 from geomotiongpt.data.training_sets import normalised_clips
 from geomotiongpt.evaluation.reconstruction import encode_latents
-from geomotiongpt.training.motiongpt3 import caption_latents
+from geomotiongpt.models.processing_motiongpt3 import MotionGPT3Processor
+from geomotiongpt.training.arguments import MotionGPT3TrainingArguments
+from geomotiongpt.training.continuous_stages import check_lengths
+from geomotiongpt.training.motiongpt3 import _example, caption_latents
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("no_history_plot")
@@ -223,6 +229,37 @@ def test_a_caption_too_long_for_the_model_ends_the_run_before_it_begins(train_fi
     texts.write_text(texts.read_text() + " ".join(["walks"] * 200) + "#walk/VERB#0.0#0.0\n")
     with pytest.raises(ValueError, match=f"^{name}.* takes .* tokens with its text, the language model 128"):
         train_first(f"data.path={folder}")
+
+
+@pytest.mark.parametrize("task", ["motion-to-text", "text-to-motion", "motion-duration", "motion-in-between", "text"])
+def test_the_longest_row_of_every_task_is_looked_at(task, first_run, tmp_path):
+    """Of all captions, wordings in use, and prompts that state a length or do not."""
+    processor = MotionGPT3Processor.from_pretrained(first_run)
+    captions = [["a man walks."], ["he sits.", "a person jumps up and down, and down again.", "she runs."]]
+    dataset = Dataset.from_dict(
+        {"motion_id": ["short", "long"], "captions": captions, "motion": [np.zeros((40, 1)), np.zeros((200, 1))]}
+    )
+    args = MotionGPT3TrainingArguments(stage="joint", tasks={task: 1.0}, prompt_wordings=3, output_dir=str(tmp_path))
+    motions = []
+    for frames in (40, 200):
+        latent = Latent(np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32), frames)
+        motions.append(LatentMotion([latent], [(latent, latent)], [(latent, latent, latent)]))
+    items = MotionLatentDataset(motions, captions, dataset["motion_id"], seed=0, tasks={task: 1.0}, num_wordings=3)
+    rows = []
+    for epoch in range(100):
+        items.set_epoch(epoch)
+        rows.append(items[1]["example"])
+    mask = processor.prepare_examples(rows, with_answers=True)["attention_mask"]
+    longest = int(mask.sum(-1).max())
+    make = partial(_example, [40, 200])
+    processor.tokenizer.model_max_length = longest
+    check_lengths(processor, args, dataset, make)
+    processor.tokenizer.model_max_length = longest - 1
+    name = "long" if task in ("motion-to-text", "text-to-motion", "text") else "(long|short)"
+    with pytest.raises(
+        ValueError, match=f"^{name} takes {longest} tokens with its text, the language model {longest - 1}"
+    ):
+        check_lengths(processor, args, dataset, make)
 
 
 def test_stages_go_on_from_the_one_before(run, first_run, second_run, text_run):

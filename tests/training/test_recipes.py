@@ -32,6 +32,7 @@ from geomotiongpt.training.arguments import (
     TextTrainingArguments,
     WordArguments,
 )
+from geomotiongpt.training.evaluator import train_evaluator
 from geomotiongpt.training.llamo import LLaMoModelArguments
 from geomotiongpt.training.motiongpt3 import MotionGPT3ModelArguments
 from geomotiongpt.training.recipes import build_section, load_recipe, set_generation
@@ -200,6 +201,7 @@ def test_published_pairs_agree():
 def test_paper_recipe_has_the_published_sizes_and_schedule():
     """13.79M + 13.79M + 0.26M parameters; 500 epochs of 23,384 windows; tau 0.4 to 60%, 0.01 from 80% on."""
     recipe = load_recipe(PAPER, SECTIONS)
+    assert recipe["model"].pop("model_type") == "motion_tokenizer"
     config = build_section(MotionTokenizerConfig, recipe["model"], "model")
     with torch.device("meta"):
         model = MotionTokenizer(config)
@@ -244,6 +246,16 @@ def test_a_trained_model_generates_with_its_cache():
             motion_tokenizer.train_motion_tokenizer,
             "llamo",
             "'llamo'; motion tokenizers are .* trained with `geomotiongpt train`",
+        ),
+        (
+            language_model.train_language_model,
+            "tmr",
+            "is of a 'tmr': train it with `geomotiongpt train-evaluator",
+        ),
+        (
+            train_evaluator,
+            "motion_tokenizer",
+            "'motion_tokenizer'; evaluators are .* tokenizers are trained with `geomotiongpt train-tokenizer`",
         ),
     ],
 )
