@@ -85,7 +85,7 @@ def find_up(joints: np.ndarray, rest: np.ndarray | None) -> tuple[str, str]:
     """
     frames = _some(joints)
     axis, strength = _main_axis(_head_above_feet(frames).mean(axis=0))
-    rest_axis = None if rest is None else _axis_of_rest(rest[None])
+    rest_axis = None if rest is None else axis_of_rest(rest)
     if strength >= _UPRIGHT and rest_axis in (None, axis):
         return axis, "the head is above the feet"
     candidates = {axis, rest_axis} if rest_axis else {axis, "y", "z"}
@@ -99,8 +99,9 @@ def find_up(joints: np.ndarray, rest: np.ndarray | None) -> tuple[str, str]:
     return best, f"{why}; the head is mostly towards {axis}, so look at the result"
 
 
-def _axis_of_rest(rest: np.ndarray) -> str | None:
-    """The axis along which a rest pose (1, 22, 3) stands; None if it does not stand."""
+def axis_of_rest(pose: np.ndarray) -> str | None:
+    """The axis along which a rest pose (22, 3) stands; None if it does not stand, as in rigs of many programs."""
+    rest = pose[None]
     axis, upright = _main_axis(_head_above_feet(rest)[0])
     bones = sum(_length(rest, leg)[0] for leg in _LEGS) / 2 + _length(rest, _TRUNK)[0]
     return axis if upright > _UPRIGHT and _head_to_feet(rest)[0] > _STRAIGHT * bones else None

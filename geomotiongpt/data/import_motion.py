@@ -18,7 +18,7 @@ from ..models.motion_representation import (
     joints_to_features,
 )
 from .acclaim import read_acclaim
-from .body_axes import TO_Y_UP, UNITS, body_height, find_unit, find_up, side_warning
+from .body_axes import TO_Y_UP, UNITS, axis_of_rest, body_height, find_unit, find_up, side_warning
 from .body_models import PARAMETER_NAMES, read_body_motion
 from .bvh import read_bvh
 from .c3d_files import read_c3d
@@ -31,7 +31,7 @@ MOTION_SUFFIXES = (".bvh", ".amc", ".c3d", ".npz", ".npy", ".csv")
 _MAX_MAPPING_BYTES, _DEEPEST_MAPPING = 64 * 2**10, 10
 _LARGEST_PLACE = 1e9  # units of the file
 _MOST_FRAMES = 1_000_000  # after resampling: fourteen hours at 20 frames per second
-_FOOT_JOINTS, _HEAD_JOINT = [7, 8, 10, 11], 15
+_FOOT_JOINTS, _TOES, _HEAD_JOINT = [7, 8, 10, 11], (10, 11), 15
 # Joints of KIT-ML between those of SMPL: the nearest ones, with the middle of the foot between ankle and toes.
 _KIT_FROM_SMPL = (0, 3, 9, 12, 15, 17, 19, 21, 16, 18, 20, 2, 5, 8, (8, 11), 11, 1, 4, 7, (7, 10), 10)
 
@@ -151,27 +151,40 @@ def import_motion(
     layout = get_motion_representation(representation)
     file = Path(path)
     source = _read_source(file, skeleton, body_models)
-    scale, axis = _given_unit(unit), _given_axis(up)
+    given = _given_unit(unit), _given_axis(up)
     points = None if mapping is None else _read_mapping(mapping, source, file)
     try:
-        matches = match_joints(source, points)
-        rate, rate_source = _frame_rate(source, fps, layout)
-        joints = _resampled(_finite(place_joints(matches, source.positions)), rate, layout)
-        rest = None if source.rest is None else place_joints(matches, source.rest[None])[0]
-        axis, axis_source = (axis, "given") if axis else (source.up, "this kind of file")
-        if axis is None:
-            axis, axis_source = find_up(joints, rest)
-        joints = joints @ np.array(TO_Y_UP[axis], np.float64).T
-        scale_source, doubt = "given", ""
-        if scale is None:
-            scale, scale_source, doubt = find_unit(joints, source.unit_in_metres, source.unit_source)
-        joints *= scale
-        sides, wrong_sides = side_warning(joints, all(matches[foot].weights for foot in (10, 11)))
-        joints, sizes = _for_representation(joints, layout)
+        joints, report = _bring_into(layout, source, file, match_joints(source, points), fps, *given)
     except ValueError as error:
         raise ValueError(f"{file}: {str(error).rstrip('.')}.") from None
+    return ImportedMotion(joints, representation, report)
+
+
+def _bring_into(
+    layout: MotionRepresentation,
+    source: SourceMotion,
+    path: Path,
+    matches: list[JointMatch],
+    fps: float | None,
+    scale: float | None,
+    axis: str | None,
+) -> tuple[np.ndarray, ImportReport]:
+    """Joints of a representation, and how they were found."""
+    rate, rate_source = _frame_rate(source, fps, layout)
+    joints = _resampled(_finite(place_joints(matches, source.positions)), rate, layout)
+    rest = None if source.rest is None else place_joints(matches, source.rest[None])[0]
+    axis, axis_source = (axis, "given") if axis else (source.up, "this kind of file")
+    if axis is None:
+        axis, axis_source = find_up(joints, rest)
+    joints = joints @ np.array(TO_Y_UP[axis], np.float64).T
+    scale_source, doubt = "given", ""
+    if scale is None:
+        scale, scale_source, doubt = find_unit(joints, source.unit_in_metres, source.unit_source)
+    joints *= scale
+    sides, wrong_sides = side_warning(joints, all(matches[foot].weights for foot in _TOES))
+    joints, sizes = _for_representation(joints, layout)
     report = ImportReport(
-        path=str(file),
+        path=str(path),
         kind=source.kind,
         matches=tuple(matches),
         unit=(scale, scale_source),
@@ -179,12 +192,12 @@ def import_motion(
         fps=(rate, rate_source),
         frames=(len(source.positions), len(joints)),
         sides=sides,
-        rest_pose="none in this kind of file" if rest is None else "the file's; only directions of bones are used",
-        **sizes,
+        rest_pose=_describe_rest(rest),
         notes=source.notes,
         warnings=tuple(warning for warning in (doubt, wrong_sides) if warning),
+        **sizes,
     )
-    return ImportedMotion(joints, representation, report)
+    return joints, report
 
 
 # Reading
@@ -331,6 +344,13 @@ def _find_point(wanted: Any, source: SourceMotion, path: Path) -> int:
 
 
 # Bringing it into the representation
+
+
+def _describe_rest(rest: np.ndarray | None) -> str:
+    if rest is None:
+        return "none in this kind of file"
+    axis = axis_of_rest(rest)
+    return f"stands along {axis}" if axis else "does not stand; the motion alone tells which way is up"
 
 
 def _finite(joints: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def test_a_rig_at_rest_along_z_whose_root_sets_it_upright_is_upright(tmp_path):
     file = gm.write_bvh(gm.Bvh(**{**vars(bvh), **turned}), tmp_path / "turned.bvh")
     imported = gm.import_motion(file)
     assert imported.report.up[0] == "y" and imported.report.sides.startswith("left is left")
-    assert imported.joints[:, 15, 1].min() > 1.4
+    assert imported.report.rest_pose == "stands along z" and imported.joints[:, 15, 1].min() > 1.4
 
 
 def test_swapped_names_and_left_handed_axes_are_warned_of(rig_file, tmp_path):
@@ -333,6 +333,7 @@ def test_the_report_is_a_table_that_says_how_each_thing_was_known(rig_file):
     text = str(gm.import_motion(file, fps=60).report)
     lines = text.splitlines()
     assert lines[0].endswith(f"{file} (BVH)") and lines[1].split() == ["frames", "60", "->", "20"]
+    assert "rest pose       stands along y" in lines
     assert "frame rate      60 (given)" in lines and "up              y (the head is above the feet)" in lines
     rows = {line.split()[0]: line for line in lines if line.startswith("  ")}
     assert set(rows) == set(SKELETON.joint_names)
