@@ -62,12 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "build-data",
         _build_data,
-        "joints, texts and split lists -> the HumanML3D layout",
+        "joints, texts and split lists -> the HumanML3D layout; or several built folders -> one",
         "raw/ data/mine --num-proc 2\n"
-        "         geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20",
+        "         geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20\n"
+        "         geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine",
     )
-    verb.add_argument("source", type=Path, help="folder with joints/, texts/ and split lists")
+    verb.add_argument("source", help="folder with joints/, texts/ and split lists; or `join`")
     verb.add_argument("output", type=Path, help="folder to write or to go on with")
+    verb.add_argument(
+        "parts", nargs="*", metavar="NAME=FOLDER", help="of `join`: built folders, and what to call them"
+    )
     verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
     verb.add_argument(
         "--source-fps", type=float, help="frames per second of the joints (default: the representation's)"
@@ -259,6 +263,10 @@ def _quickstart(arguments: argparse.Namespace) -> int:
 def _build_data(arguments: argparse.Namespace) -> int:
     from .data.builder import build_motion_dataset
 
+    if arguments.source == "join":
+        return _join_data(arguments)
+    if arguments.parts:
+        raise ValueError(f"{arguments.parts[0]}: only `geomotiongpt build-data join OUTPUT` takes built folders.")
     report = build_motion_dataset(
         arguments.source,
         arguments.output,
@@ -269,6 +277,27 @@ def _build_data(arguments: argparse.Namespace) -> int:
         num_proc=arguments.num_proc,
     )
     print(report)
+    return 0
+
+
+def _join_data(arguments: argparse.Namespace) -> int:
+    from .data.joined import join_motion_folders
+
+    idle = {"--source-fps": arguments.source_fps, "--num-proc": arguments.num_proc, "--no-mirror": arguments.no_mirror}
+    idle |= {"--no-retarget": arguments.no_retarget}
+    named = [option for option, value in idle.items() if value]
+    if named:
+        raise ValueError(f"{', '.join(named)}: no effect on folders that are built already.")
+    sources = {}
+    for part in arguments.parts:
+        name, separator, folder = part.partition("=")
+        if not (name and separator and folder):
+            raise ValueError(f"cannot read {part!r}; write NAME=FOLDER, h3d=data/HumanML3D for example.")
+        if name in sources:
+            raise ValueError(f"two data sets are called {name!r}: their ids would meet.")
+        sources[name] = folder
+    splits = join_motion_folders(sources, arguments.output, arguments.representation)
+    print(f"{arguments.output}: {', '.join(f'{split} {count}' for split, count in splits.items())} clips")
     return 0
 
 
