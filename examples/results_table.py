@@ -379,7 +379,7 @@ def stated_lines() -> list[str]:
     if not results:
         return []
     told = " and ".join(
-        f"{percent(metrics['length_within_one_token'])} ({data}; off by {metrics['relative_length_error']:.1%} on average)"
+        f"{percent(metrics['length_within_one_token'])} ({data}; off by {metrics['relative_length_error']:.1%} of it)"
         for data, metrics in results.items()
     )
     links = ", ".join(f"[{data}]({STATED[data]})" for data in results)
