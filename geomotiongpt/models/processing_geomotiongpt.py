@@ -193,7 +193,7 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
 
     def _prompt_ids(self, examples: Sequence[MotionTaskExample]) -> list[list[int]]:
         """The words of prompts, with what stands before and between them in its place."""
-        opening = self.opening()
+        opening = self._opening()
         start, end = self.tokenizer.convert_tokens_to_ids([START_TOKEN, END_TOKEN])
         first = self._first_code_id
         rows: list[list[int | str]] = []
