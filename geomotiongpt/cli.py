@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .motion_input import MOTION_FILES, add_import_options
+
 EXIT_BAD_INPUT = 2
 
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
-        extra = "bert-score" if error.name == "bert_score" else "evaluation"
+        extra = {"bert_score": "bert-score", "c3d": "mocap"}.get(error.name or "", "evaluation")
         print(
             f"geomotiongpt {arguments.verb}: error: {error.name} is not installed: "
             f"pip install 'geomotiongpt[{extra}]'",
@@ -89,10 +91,17 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
         verb.add_argument("overrides", nargs="*", metavar="section.key=value", help="values to change in the recipe")
 
-    verb = add("caption", _caption, "describe motion files", "quickstart/model walk.npy jump.npy --json")
+    verb = add(
+        "caption",
+        _caption,
+        "describe motion files",
+        "quickstart/model walk.npy jump.npy --json\n         geomotiongpt caption MODEL walk.bvh --report",
+    )
     verb.add_argument("model", help="folder of a model, or its name on the Hub")
-    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".npy features or joints")
+    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help=MOTION_FILES)
     verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
+    verb.add_argument("--report", action="store_true", help="say how each file was imported, on standard error")
+    add_import_options(verb)
     verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
     verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
@@ -155,15 +164,14 @@ def _add_generate(add) -> None:
     length.add_argument("--seconds", type=float, help="the same in seconds (default: the model decides)")
     tasks = ["text-to-motion", "motion-prediction", "motion-in-between", "unconditional"]
     verb.add_argument("--task", default="text-to-motion", choices=tasks, help="(default: text-to-motion)")
-    verb.add_argument(
-        "--motion", type=Path, metavar="FILE", help=".npy of features or joints: to go on from or fill in"
-    )
+    verb.add_argument("--motion", type=Path, metavar="FILE", help=f"to go on from or fill in: {MOTION_FILES}")
     verb.add_argument(
         "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
     )
     verb.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     _add_sampling(verb, "above 1 a beam search instead of sampling")
     verb.add_argument("--batch-size", type=_positive, default=16, help="captions at a time (default: 16)")
+    add_import_options(verb)
     picture = verb.add_mutually_exclusive_group()
     picture.add_argument(
         "--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses (default: gif)"
@@ -326,6 +334,7 @@ def _caption(arguments: argparse.Namespace) -> int:
     from transformers import pipeline
 
     from .checkpoints import load_captioner
+    from .motion_input import import_options, read_motion_input
 
     for path in arguments.files:
         if not path.is_file():
@@ -333,9 +342,15 @@ def _caption(arguments: argparse.Namespace) -> int:
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
     model, processor = load_captioner(arguments.model, trust_remote_code=arguments.trust_remote_code)
     describe = pipeline("motion-to-text", model=model, processor=processor)
-    results = describe(
-        [str(path) for path in arguments.files], batch_size=arguments.batch_size, num_beams=arguments.num_beams
-    )
+    representation = processor.feature_extractor.representation
+    motions = []
+    for path in arguments.files:
+        motion, report = read_motion_input(path, representation, import_options(arguments))
+        motions.append(motion)
+        if report is not None:
+            lines = [str(report)] if arguments.report else [f"{path}: warning: {text}" for text in report.warnings]
+            print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+    results = describe(motions, batch_size=arguments.batch_size, num_beams=arguments.num_beams)
     for path, result in zip(arguments.files, results, strict=True):
         if arguments.json:
             print(json.dumps({"file": str(path), "caption": result["generated_text"]}, ensure_ascii=False))
@@ -368,6 +383,7 @@ def _token_sampling(arguments: argparse.Namespace) -> dict:
 
 def _generate(arguments: argparse.Namespace) -> int:
     from .generation import generate_motions
+    from .motion_input import import_options
 
     if arguments.task == "text-to-motion" and not (arguments.texts and all(map(str.strip, arguments.texts))):
         raise ValueError("give a TEXT: what the motion is to show.")
@@ -379,6 +395,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         arguments.output,
         task=arguments.task,
         motion=arguments.motion,
+        import_options=import_options(arguments),
         keep=arguments.keep,
         num_frames=arguments.frames,
         duration=arguments.seconds,

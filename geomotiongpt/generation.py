@@ -1,7 +1,8 @@
 """What `geomotiongpt generate` does: motions as files, with the joints and a picture of each."""
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from transformers import pipeline
 
 from .checkpoints import check_output, load_captioner, written_aside
 from .models.motion_representation import get_motion_representation
+from .motion_input import read_motion_input
 from .visualization.animation import animate_motion, draw_motion_strip
+
+logger = logging.getLogger(__name__)
 
 INDEX = "motions.jsonl"
 _DRAW: dict[str, Callable[..., Path]] = {"gif": animate_motion, "png": draw_motion_strip}
@@ -24,6 +28,7 @@ def generate_motions(
     *,
     task: str = "text-to-motion",
     motion: str | Path | None = None,
+    import_options: Mapping[str, Any] | None = None,
     num_samples: int = 1,
     seed: int = 0,
     batch_size: int = 16,
@@ -42,7 +47,8 @@ def generate_motions(
             none.
         output: folder to write; it must not exist yet or be empty.
         task: see `TextToMotionPipeline`, as for the next three.
-        motion: `.npy` file.
+        motion: `.npy` file of features or joints, or a file that `import_motion` takes.
+        import_options: for `import_motion`.
         num_samples: motions for each text.
         seed: of the sampling.
         batch_size: texts at a time.
@@ -62,10 +68,16 @@ def generate_motions(
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
     model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
     make = pipeline("text-to-motion", model=model, processor=processor)
+    representation = processor.feature_extractor.representation
+    given = None
+    if motion is not None:
+        given, report = read_motion_input(motion, representation, dict(import_options or {}))
+        for warning in () if report is None else report.warnings:
+            logger.warning("%s: warning: %s", motion, warning)
     asked: list[Any] = list(texts) or [None]
     results = make(
         asked,
-        motion=motion,
+        motion=given,
         task=task,
         num_samples=num_samples,
         seed=seed,
@@ -79,7 +91,6 @@ def generate_motions(
         for sample, result in enumerate(group if isinstance(group, list) else [group])
     ]
     with written_aside(output) as aside:
-        representation = processor.feature_extractor.representation
         return _write(aside, made, {"task": task, "seed": seed}, animation, representation)
 
 

@@ -20,9 +20,14 @@ class MotionPipeline(Pipeline):
         self.tokenizer, self.feature_extractor = self.processor.tokenizer, None
 
     def read_features(self, motion) -> tuple[np.ndarray, str]:
-        """Features of a motion that is a `.npy` path or an array of features or joints, and its name in errors."""
+        """Features of a motion, and its name in errors.
+
+        A motion is a `.npy` path, an array of features or joints, or `{"motion": array, "name": name}`.
+        """
         name = "motion"
-        if isinstance(motion, (str, Path)):
+        if isinstance(motion, dict):
+            name, motion = motion["name"], motion["motion"]
+        elif isinstance(motion, (str, Path)):
             name, motion = str(motion), read_motion(Path(motion))
         return self.processor.feature_extractor.to_features(motion, name), name
 
@@ -30,8 +35,9 @@ class MotionPipeline(Pipeline):
 class MotionToTextPipeline(MotionPipeline):
     """Captions motions: `pipeline("motion-to-text", model=...)(motion)`.
 
-    A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3); lists give lists, and
-    `batch_size=` runs them in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
+    A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3), or such an array with the
+    name that errors shall call it by, `{"motion": array, "name": name}`; lists give lists, and `batch_size=` runs them
+    in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
     (`max_new_tokens`, `num_beams`, ...) are passed on.
     """
 

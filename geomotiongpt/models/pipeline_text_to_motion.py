@@ -37,9 +37,9 @@ class TextToMotionPipeline(MotionPipeline):
         Args:
             text: a caption, a list of captions, or a list of lists, each the captions that one motion shows in turn.
             motion: what is given of a motion: a `.npy` path or an array of features (frames, F) or joints (frames + 1,
-                J, 3), or a list of these, one for each result. Whole codes of it are given, counted from each end.
-                "motion-prediction" goes on with it, "text-to-motion" begins with it, and "motion-in-between" takes
-                its two ends (`keep`) and makes what lies between.
+                J, 3), also as `{"motion": array, "name": name}`, or a list of these, one for each result. Whole codes
+                of it are given, counted from each end. "motion-prediction" goes on with it, "text-to-motion" begins
+                with it, and "motion-in-between" takes its two ends (`keep`) and makes what lies between.
             task: "text-to-motion", "motion-prediction", "motion-in-between" or "unconditional".
             num_frames: length to ask for, given frames included: one for all, or one for each result. Of captions in
                 turn it is the length of each. None: the model decides.

@@ -1,0 +1,159 @@
+"""Joint positions as plain tables: `.npy`, `.npz` and `.csv`."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..models.motion_representation import get_motion_representation
+from .bvh import MAX_JOINTS, MAX_POSITIONS
+from .input_files import read_bytes, read_npy, read_npz, to_text
+from .source_motion import SourceMotion
+
+# Joints of SMPL, SMPL-H and SMPL-X as their programs give them; the first 22 are those of "humanml3d".
+_COUNTS_OF_SMPL = (22, 24, 52, 55, 73, 127, 144)
+_POSITIONS = ("joints", "positions", "joint_positions", "keypoints3d")
+_NAMES = ("names", "joint_names")
+FRAME_RATES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
+_COLUMN = re.compile(r"^(.+?)[\s_.:\-]*(?:\b|_)(?:t|pos|position|translate)?[\s_.:\-]*\(?([xyz])\)?$", re.IGNORECASE)
+_SECONDS = {"time", "seconds", "time_s", "time (s)", "time (seconds)", "timestamp", "t"}
+_AXES = "xyz"
+
+
+def read_joint_array(path: Path) -> SourceMotion:
+    """Joints (frames, joints, 3) of a `.npy` file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else.
+    """
+    return _to_source("joints in an .npy file", read_npy(path, "motion"), path)
+
+
+def read_joint_archive(path: Path) -> SourceMotion:
+    """Joints of an `.npz` file: `joints` (frames, joints, 3), and if it has them `names` and `fps`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else.
+    """
+    arrays = read_npz(path, "motion", {*_POSITIONS, *_NAMES, *FRAME_RATES})
+    key = next((name for name in _POSITIONS if name in arrays), None)
+    if key is None:
+        raise ValueError(
+            f"{path}: no array `joints` (frames, joints, 3) in it, nor `poses` and `trans` of a body model."
+        )
+    called = next((arrays[name] for name in _NAMES if name in arrays), None)
+    names = None if called is None else tuple(str(name) for name in np.atleast_1d(called).ravel()[:MAX_JOINTS])
+    return _to_source("joints in an .npz file", arrays[key], path, names, read_frame_rate(arrays, path))
+
+
+def read_frame_rate(arrays: dict[str, np.ndarray], path: Path) -> float | None:
+    """The frame rate in an archive; None if there is none.
+
+    Raises:
+        ValueError: if it is no positive number.
+    """
+    for name in FRAME_RATES:
+        if name in arrays:
+            value = arrays[name]
+            if value.size != 1 or value.dtype.kind not in "fiu" or not 0 < float(value.ravel()[0]) < 1e5:
+                raise ValueError(f"{path}: `{name}` is {str(value)[:60]}; wanted frames per second.")
+            return float(value.ravel()[0])
+    return None
+
+
+def _to_source(
+    kind: str, joints: np.ndarray, path: Path, names: tuple[str, ...] | None = None, fps: float | None = None
+) -> SourceMotion:
+    if joints.ndim != 3 or joints.shape[2] != 3 or joints.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: joints have the shape {joints.shape} ({joints.dtype}); wanted (frames, joints, 3).")
+    count = joints.shape[1]
+    if not 0 < count <= MAX_JOINTS or joints.shape[0] * count > MAX_POSITIONS:
+        raise ValueError(f"{path}: {joints.shape[0]} frames of {count} joints; cut it into parts of fewer frames.")
+    if names is not None and len(names) != count:
+        raise ValueError(f"{path}: {len(names)} names for {count} joints; give one for each.")
+    layout = None
+    if names is None:
+        layout = get_motion_representation("humanml3d").joint_names if count in _COUNTS_OF_SMPL else None
+        names = tuple(map(str, range(count)))
+        if layout is not None:
+            names = (*layout, *names[len(layout) :])
+    return SourceMotion(kind, names, joints.astype(np.float64), fps=fps, layout=layout)
+
+
+def read_joint_table(path: Path) -> SourceMotion:
+    """Joints of a `.csv` file: a first line of names such as `Hips.x`, `Hips.y`, `Hips.z`, then a line a frame.
+
+    Commas, semicolons or tabs stand between the cells; beside the latter two numbers may have decimal commas. A column
+    `time`, in seconds, gives the frame rate.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else, or a cell is empty.
+    """
+    content = read_bytes(path, "CSV")
+    line, _, body = content.partition(b"\n")
+    header = to_text(line).strip()
+    delimiter = max(",;\t", key=header.count)
+    try:
+        columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+    except csv.Error as error:
+        raise ValueError(f"{path}: its first line is no list of names: {error}.") from None
+    joints = _joint_columns(columns, path)
+    if delimiter != ",":
+        body = body.replace(b",", b".")
+    if not body.strip():
+        raise ValueError(f"{path}: there is no line of numbers in it.")
+    try:
+        used = [at for places in joints.values() for at in places]
+        times = next((at for at, name in enumerate(columns) if name.lower() in _SECONDS), None)
+        used += [] if times is None else [times]
+        table = np.loadtxt(
+            io.BytesIO(body),
+            delimiter=delimiter,
+            usecols=used,
+            ndmin=2,
+            comments=None,
+            quotechar='"',
+            encoding="latin-1",
+        )
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"{path}: line 1 and those below it do not go together: {' '.join(str(error).split())}"
+        ) from None
+    positions = table[:, : 3 * len(joints)].reshape(len(table), len(joints), 3)
+    if positions.size // 3 > MAX_POSITIONS:
+        raise ValueError(f"{path}: {len(table)} frames of {len(joints)} joints; cut it into parts of fewer frames.")
+    fps = None if times is None else _rate_of_times(table[:, -1], path)
+    return SourceMotion("joints in a CSV file", tuple(joints), positions, fps=fps)
+
+
+def _joint_columns(columns: list[str], path: Path) -> dict[str, list[int]]:
+    """For each joint its columns of x, y and z."""
+    places: dict[str, list[int | None]] = {}
+    for at, column in enumerate(columns):
+        found = _COLUMN.match(column)
+        if found:
+            places.setdefault(found[1], [None] * 3)[_AXES.index(found[2].lower())] = at
+    joints = {name: [at for at in axes if at is not None] for name, axes in places.items() if None not in axes}
+    if not 0 < len(joints) <= MAX_JOINTS:
+        raise ValueError(
+            f"{path}: its first line names {len(joints)} joints; wanted columns such as Hips.x, Hips.y, Hips.z for 1 "
+            f"to {MAX_JOINTS} joints, and got {', '.join(columns)[:120]}."
+        )
+    return joints
+
+
+def _rate_of_times(times: np.ndarray, path: Path) -> float:
+    steps = np.diff(times)
+    if not len(steps):
+        raise ValueError(f"{path}: one frame; a motion needs two.")
+    step = float(np.median(steps))
+    if not (np.isfinite(times).all() and step > 0 and np.abs(steps - step).max() < step / 2):
+        raise ValueError(
+            f"{path}: its times do not go up in equal steps; repair them, or drop the column and give fps=."
+        )
+    return (len(times) - 1) / float(times[-1] - times[0])
