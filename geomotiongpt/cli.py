@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .build_data import add_build_data
 from .motion_input import MOTION_FILES, add_import_options
 
 EXIT_BAD_INPUT = 2
@@ -61,26 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--num-motions", type=int, default=None, help="motions to make (default: the recipe's)")
     verb.add_argument("--seed", type=int, default=0, help="of the data and the training (default: 0)")
 
-    verb = add(
-        "build-data",
-        _build_data,
-        "joints, texts and split lists -> the HumanML3D layout; or several built folders -> one",
-        "raw/ data/mine --num-proc 2\n"
-        "         geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20\n"
-        "         geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine",
-    )
-    verb.add_argument("source", help="folder with joints/, texts/ and split lists; or `join`")
-    verb.add_argument("output", type=Path, help="folder to write or to go on with")
-    verb.add_argument(
-        "parts", nargs="*", metavar="NAME=FOLDER", help="of `join`: built folders, and what to call them"
-    )
-    verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
-    verb.add_argument(
-        "--source-fps", type=float, help="frames per second of the joints (default: the representation's)"
-    )
-    verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
-    verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
-    verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
+    add_build_data(add)
 
     for name, run, what, folder in (
         ("train-tokenizer", _train_tokenizer, "train a motion tokenizer or VAE by a recipe", "motion_tokenizer.yaml"),
@@ -265,47 +247,6 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     from .quickstart import quickstart
 
     quickstart(arguments.output, num_motions=arguments.num_motions, seed=arguments.seed)
-    return 0
-
-
-def _build_data(arguments: argparse.Namespace) -> int:
-    from .data.builder import build_motion_dataset
-
-    if arguments.source == "join":
-        return _join_data(arguments)
-    if arguments.parts:
-        raise ValueError(f"{arguments.parts[0]}: only `geomotiongpt build-data join OUTPUT` takes built folders.")
-    report = build_motion_dataset(
-        arguments.source,
-        arguments.output,
-        arguments.representation,
-        mirror=not arguments.no_mirror,
-        retarget=not arguments.no_retarget,
-        source_fps=arguments.source_fps,
-        num_proc=arguments.num_proc,
-    )
-    print(report)
-    return 0
-
-
-def _join_data(arguments: argparse.Namespace) -> int:
-    from .data.joined import join_motion_folders
-
-    idle = {"--source-fps": arguments.source_fps, "--num-proc": arguments.num_proc, "--no-mirror": arguments.no_mirror}
-    idle |= {"--no-retarget": arguments.no_retarget}
-    named = [option for option, value in idle.items() if value]
-    if named:
-        raise ValueError(f"{', '.join(named)}: no effect on folders that are built already.")
-    sources = {}
-    for part in arguments.parts:
-        name, separator, folder = part.partition("=")
-        if not (name and separator and folder):
-            raise ValueError(f"cannot read {part!r}; write NAME=FOLDER, h3d=data/HumanML3D for example.")
-        if name in sources:
-            raise ValueError(f"two data sets are called {name!r}: their ids would meet.")
-        sources[name] = folder
-    splits = join_motion_folders(sources, arguments.output, arguments.representation)
-    print(f"{arguments.output}: {', '.join(f'{split} {count}' for split, count in splits.items())} clips")
     return 0
 
 

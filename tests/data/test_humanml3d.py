@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from motion_files import make_joints
 
+from geomotiongpt.cli import main
+from geomotiongpt.data.body_models import humanml3d_joints
 from geomotiongpt.data.builder import build_motion_dataset
 from geomotiongpt.data.humanml3d import build_humanml3d, compare_with_reference, read_index
 from geomotiongpt.data.motion_folder import read_array
+from geomotiongpt.models.motion_representation import get_motion_representation
 
 INDEX = """source_path,start_frame,end_frame,new_name
 ./pose_data/KIT/3/walk_poses.npy,0,60,000000.npy
@@ -162,3 +165,80 @@ def test_nothing_in_common_with_a_reference_is_an_error(raw, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="has no clip, Mean.npy or Std.npy"):
         compare_with_reference(raw["root"] / "built", tmp_path / "empty")
+
+
+def write_body_model(folder: Path, gender: str, height: float) -> None:
+    """An SMPL-H whose 52 vertices are its joints; each number of the shape makes it wider."""
+    parents = [*get_motion_representation("humanml3d").parents, *[20] * 15, *[21] * 15]
+    template = np.zeros((52, 3))
+    for joint, parent in enumerate(parents[1:], 1):
+        direction = get_motion_representation("humanml3d").raw_offsets[joint] if joint < 22 else (0, 0, 0)
+        template[joint] = template[parent] + 0.1 * height * np.array(direction)
+    directions = np.zeros((52, 3, 16))
+    directions[:, 0] = template[:, :1]
+    tree = np.array([parents, range(52)])
+    (folder / gender).mkdir(parents=True)
+    arrays = {"v_template": template, "shapedirs": directions, "J_regressor": np.eye(52), "kintree_table": tree}
+    np.savez(folder / gender / "model.npz", **arrays)
+
+
+def write_recording(path: Path, gender, frames: int = 360, betas: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    poses = np.zeros((frames, 156))
+    poses[:, 0] = np.pi / 2  # AMASS stands up along Z
+    poses[:, 3 * 16 + 2] = np.sin(np.arange(frames) / 20)
+    trans = np.stack([np.zeros(frames), -np.arange(frames) / 120, np.ones(frames)], axis=1)
+    np.savez(
+        path,
+        poses=poses,
+        trans=trans,
+        betas=np.zeros(16) if betas is None else betas,
+        gender=np.array(gender),
+        mocap_framerate=np.array(120.0),
+    )
+
+
+def test_joints_of_amass_have_ten_shape_numbers_and_a_female_body_unless_male(tmp_path):
+    for gender, height in (("male", 2.0), ("female", 1.0)):
+        write_body_model(tmp_path / "smplh", gender, height)
+    span = {}
+    for gender in ("male", "female", "neutral", b"male"):
+        write_recording(tmp_path / "walk.npz", gender)
+        joints, fps = humanml3d_joints(tmp_path / "walk.npz", tmp_path / "smplh")
+        assert joints.shape == (360, 22, 3) and fps == 120
+        span[gender] = float(np.ptp(joints[0, :, 2]))
+    assert span["male"] == pytest.approx(2 * span["female"])
+    assert span["neutral"] == span[b"male"] == span["female"]
+    wide = {}
+    for name, betas in {"none": np.zeros(16), "tenth": np.eye(16)[9], "eleventh": np.eye(16)[10]}.items():
+        write_recording(tmp_path / "walk.npz", "male", betas=betas)
+        wide[name] = float(np.ptp(humanml3d_joints(tmp_path / "walk.npz", tmp_path / "smplh")[0][0, :, 0]))
+    assert wide["tenth"] > 1.5 * wide["none"] and wide["eleventh"] == wide["none"]
+
+
+def test_one_command_builds_it_and_compares_it(raw, tmp_path, capsys, monkeypatch):
+    root = raw["root"]
+    for gender in ("male", "female"):
+        write_body_model(root / "smplh", gender, 2.0)
+    for name in ("KIT/3/walk_poses", "MPI_HDM05/bk/step_poses"):
+        write_recording(root / f"amass/{name}.npz", "male", frames=660)
+    command = ["build-data", "humanml3d", str(root / "built"), "--index", str(root / "index.csv")]
+    command += ["--texts", str(root / "h3d")]
+    assert main([*command, "--humanact12", str(root / "humanact12"), "--amass", str(root / "amass")]) == 2
+    assert "give --smplh, the folder of the body models" in capsys.readouterr().err
+    command += ["--humanact12", str(root / "humanact12"), "--amass", str(root / "amass")]
+    command += ["--smplh", str(root / "smplh")]
+    assert main(command) == 0
+    joints = read_array(root / "built/source/joints/000000.npy")
+    assert joints.shape == (60, 22, 3)
+    assert np.ptp(joints[0, :, 1]) > 2 * np.ptp(joints[0, :, 2])  # it stands up along Y
+    assert joints[-1, 0, 2] < joints[0, 0, 2] - 1  # it goes along -Z, the way it looks,
+    assert joints[0, 1, 0] < joints[0, 2, 0]  # and its left hip is on that side's left
+    (root / "reference").mkdir()
+    (root / "built/Mean.npy").rename(root / "reference/Mean.npy")
+    assert main([*command, "--reference", str(root / "reference")]) == 0
+    assert "Mean.npy: differs by 0 at most from" in capsys.readouterr().out
+    assert main(["build-data", "humanml3d", "--amass", "x"]) == 2
+    assert "give --index: see" in capsys.readouterr().err
+    assert main(["build-data", "raw", "out", "--amass", "x"]) == 2
+    assert "--amass: no effect on `build-data raw`" in capsys.readouterr().err

@@ -132,8 +132,11 @@ def test_the_command_joins_and_refuses(first, second, tmp_path, capsys):
     for arguments, message in (
         (["join", str(joined), str(first)], "cannot read .*; write NAME=FOLDER"),
         (["join", str(joined), f"x={first}", f"x={second}"], "two data sets are called 'x'"),
-        (["join", str(joined), f"x={first}", f"y={second}", "--no-mirror"], "--no-mirror: no effect"),
-        ([str(first), str(joined), f"x={first}"], "only `geomotiongpt build-data join OUTPUT` takes built folders"),
+        (
+            ["join", str(joined), f"x={first}", f"y={second}", "--no-mirror"],
+            "--no-mirror: no effect on `build-data",
+        ),
+        ([str(first), str(joined), f"x={first}"], "x=.*first: one folder to write is enough"),
     ):
         assert main(["build-data", *arguments]) == 2
         assert re.search(message, capsys.readouterr().err)
