@@ -463,7 +463,8 @@ def streaming_table() -> str:
             "",
             *rows,
             "",
-            f"A stream of the tiny model, most memory of the process up to 1, 5 and 10 minutes: {memory}. All modulations of the head at once "
+            f"A stream of the tiny model, most memory of the process up to 1, 5 and 10 minutes: {memory}. "
+            f"All modulations of the head at once "
             f"against the whole network at every step: {metrics['tiny_flow_loop_guided_speedup']:.1f} times as fast "
             f"(tiny, guided); the language model's cache against full passes: "
             f"{metrics['tiny_full_passes_over_cache']:.1f} times.",
