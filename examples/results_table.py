@@ -454,10 +454,7 @@ def streaming_table() -> str:
                     f"{metrics[f'{name}_seconds_to_first_frame']:.2g} | {metrics[f'{name}_frames_per_second']:.3g} | "
                     f"{' | '.join(shares)} |"
                 )
-    memory = ", ".join(
-        f"{metrics[f'tiny_memory_{minutes}_minutes_process_peak_mb']:.0f} MB in {minutes} minutes"
-        for minutes in (1, 5, 10)
-    )
+    memory = ", ".join(f"{metrics[f'tiny_memory_{minutes}_minutes_process_peak_mb']:.0f} MB" for minutes in (1, 5, 10))
     return "\n".join(
         [
             f"**LLaMo's streaming** (random weights, 272 features at 30 frames a second, {environment['device']}, "
@@ -466,7 +463,8 @@ def streaming_table() -> str:
             "",
             *rows,
             "",
-            f"A stream of the tiny model, most memory of the process: {memory}. All modulations of the head at once "
+            f"A stream of the tiny model, most memory of the process up to 1, 5 and 10 minutes: {memory}. "
+            f"All modulations of the head at once "
             f"against the whole network at every step: {metrics['tiny_flow_loop_guided_speedup']:.1f} times as fast "
             f"(tiny, guided); the language model's cache against full passes: "
             f"{metrics['tiny_full_passes_over_cache']:.1f} times.",
