@@ -85,14 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
         verb.add_argument("overrides", nargs="*", metavar="section.key=value", help="values to change in the recipe")
 
-    verb = add("caption", _caption, "describe motion files", "quickstart/model walk.npy jump.npy --json")
-    verb.add_argument("model", help="folder of a model, or its name on the Hub")
-    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".npy features or joints")
-    verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
-    verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
-    verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
-
+    _add_caption(add)
     _add_generate(add)
     _add_evaluate(add)
 
@@ -130,6 +123,33 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("repo_id", help="USER/NAME")
     verb.add_argument("--private", action="store_true", help="make the repository private")
     return parser
+
+
+def _add_caption(add) -> None:
+    verb = add(
+        "caption",
+        _caption,
+        "describe motion files",
+        "quickstart/model walk.npy jump.npy --json\n"
+        "         geomotiongpt caption quickstart/model hour.npy --segments --window 4 --output hour.vtt",
+    )
+    verb.add_argument("model", help="folder of a model, or its name on the Hub")
+    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".npy features or joints")
+    verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
+    verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
+    verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
+    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
+    group = verb.add_argument_group("motions of any length")
+    group.add_argument(
+        "--segments", action="store_true", help="caption each part, with its time, instead of the whole"
+    )
+    group.add_argument("--window", type=float, metavar="SECONDS", help="seen at a time (default: as in training)")
+    group.add_argument("--stride", type=float, metavar="SECONDS", help="between windows (default: half of one)")
+    formats = ["text", "json", "srt", "vtt"]
+    group.add_argument("--format", choices=formats, help="(default: as the output is named, else text)")
+    group.add_argument(
+        "--output", type=Path, metavar="PATH", help="file to write; of several motions, a folder (default: print)"
+    )
 
 
 def _add_generate(add) -> None:
@@ -298,6 +318,11 @@ def _caption(arguments: argparse.Namespace) -> int:
 
     from .checkpoints import load_captioner
 
+    if arguments.segments:
+        return _caption_segments(arguments)
+    idle = [name for name in ("window", "stride", "format", "output") if getattr(arguments, name) is not None]
+    if idle:
+        raise ValueError(f"{', '.join(f'--{name}' for name in idle)}: no effect without --segments.")
     for path in arguments.files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such motion file.")
@@ -314,6 +339,18 @@ def _caption(arguments: argparse.Namespace) -> int:
             print(result["generated_text"])
         else:
             print(f"{path}: {result['generated_text']}")
+    return 0
+
+
+def _caption_segments(arguments: argparse.Namespace) -> int:
+    from .captioning import caption_in_segments
+
+    if arguments.json:
+        raise ValueError("--json: no effect with --segments; use --format json.")
+    names = ("output", "format", "window", "stride", "batch_size", "num_beams", "trust_remote_code")
+    options = {name: getattr(arguments, name) for name in names}
+    for lines in caption_in_segments(arguments.model, arguments.files, **options):
+        print(lines, end="", flush=True)
     return 0
 
 
