@@ -57,7 +57,16 @@ setup(
         "baselines": ["vector-quantize-pytorch>=1.31,<1.33"],
         "bert-score": ["bert-score>=0.3.13,<0.4"],
         "mocap": ["c3d>=0.6,<0.7"],
-        "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "scipy>=1.13", "types-PyYAML", "types-tqdm"],
+        "dev": [
+            "mypy>=1.14",
+            "pytest>=8",
+            "ruff>=0.9",
+            "scipy>=1.13",
+            "srt>=3.5,<4",
+            "types-PyYAML",
+            "types-tqdm",
+            "webvtt-py>=0.5,<1",
+        ],
     },
     entry_points={"console_scripts": ["geomotiongpt=geomotiongpt.cli:main"]},
     classifiers=[

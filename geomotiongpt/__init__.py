@@ -51,6 +51,7 @@ _PUBLIC = {
     "models.configuration_tmr": ("TMRConfig",),
     "models.modeling_tmr": ("TMRModel",),
     "models.processing_motion_text_evaluator": ("MotionTextEvaluatorProcessor",),
+    "models.motion_segments": ("caption_segments", "TimedCaption"),
     "models.pipeline_motion_to_text": ("MotionToTextPipeline",),
     "models.pipeline_text_to_motion": ("TextToMotionPipeline",),
     "models.geometry": ("gram_matrix", "orthonormality_loss", "welch_bound"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .build_data import add_build_data
+from .captioning import add_caption
 from .motion_input import MOTION_FILES, add_import_options
 
 EXIT_BAD_INPUT = 2
@@ -73,21 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
         verb.add_argument("overrides", nargs="*", metavar="section.key=value", help="values to change in the recipe")
 
-    verb = add(
-        "caption",
-        _caption,
-        "describe motion files",
-        "quickstart/model walk.npy jump.npy --json\n         geomotiongpt caption MODEL walk.bvh --report",
-    )
-    verb.add_argument("model", help="folder of a model, or its name on the Hub")
-    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help=MOTION_FILES)
-    verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
-    verb.add_argument("--report", action="store_true", help="say how each file was imported, on standard error")
-    add_import_options(verb)
-    verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
-    verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
-
+    add_caption(add)
     _add_generate(add)
     _add_evaluate(add)
 
@@ -268,37 +255,6 @@ def _train_evaluator(arguments: argparse.Namespace) -> int:
     from .training.evaluator import train_evaluator
 
     print(train_evaluator(arguments.recipe, arguments.overrides))
-    return 0
-
-
-def _caption(arguments: argparse.Namespace) -> int:
-    from transformers import pipeline
-
-    from .checkpoints import load_captioner
-    from .motion_input import import_options, read_motion_input
-
-    for path in arguments.files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such motion file.")
-    # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
-    model, processor = load_captioner(arguments.model, trust_remote_code=arguments.trust_remote_code)
-    describe = pipeline("motion-to-text", model=model, processor=processor)
-    representation = processor.feature_extractor.representation
-    motions = []
-    for path in arguments.files:
-        motion, report = read_motion_input(path, representation, import_options(arguments))
-        motions.append(motion)
-        if report is not None:
-            lines = [str(report)] if arguments.report else [f"{path}: warning: {text}" for text in report.warnings]
-            print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
-    results = describe(motions, batch_size=arguments.batch_size, num_beams=arguments.num_beams)
-    for path, result in zip(arguments.files, results, strict=True):
-        if arguments.json:
-            print(json.dumps({"file": str(path), "caption": result["generated_text"]}, ensure_ascii=False))
-        elif len(arguments.files) == 1:
-            print(result["generated_text"])
-        else:
-            print(f"{path}: {result['generated_text']}")
     return 0
 
 

@@ -161,6 +161,12 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
             raise ValueError(f"num_frames is {num_frames}; ask for at least 1.")
         return -(-num_frames // self.feature_extractor.downsampling_factor)
 
+    def frames_beside(self, num_new_tokens: int) -> int:
+        """Frames of the longest motion that fits into a prompt beside a caption of so many tokens, 0 if none does."""
+        words = len(self._prompt_ids([MotionTaskExample("motion-to-text")])[0])
+        codes = self.tokenizer.model_max_length - words - num_new_tokens
+        return max(0, codes) * self.feature_extractor.downsampling_factor
+
     def codes_to_seconds(self, num_codes: int) -> float:
         """How long so many codes last, in seconds."""
         frames = num_codes * self.feature_extractor.downsampling_factor
