@@ -20,7 +20,7 @@ _HUMAN_HEIGHT, _HUMAN_HEIGHTS = 1.7, (1.0, 2.3)  # metres
 _POSSIBLE_HEIGHTS = (0.5, 3.0)  # of a unit that the file states
 _HEIGHT_OF_BONES = 1.12  # height of a body, against its legs and the way from pelvis to head
 _UPRIGHT, _STRAIGHT = 0.8, 0.85
-_STEADIER = 0.5
+_STEADIER, _LEVEL = 0.5, 0.01  # of another axis; of the height of the body
 _FRAMES = 1000  # looked at, spread over the motion
 _SURE = 0.2
 
@@ -76,7 +76,8 @@ def find_up(joints: np.ndarray, rest: np.ndarray | None) -> tuple[str, str]:
     """The axis that points up, and what tells so.
 
     Through most motions the head is above the feet. Where it is not, or the rest pose has it elsewhere, the axis is
-    that along which the lowest joint moves least: a floor bears it.
+    that along which the lowest joint moves least: a floor bears it. If that does not tell clearly, it is y. Joints of
+    somebody who lies still all the time tell nothing, unless the file has a rest pose.
 
     Args:
         joints: (frames, 22, 3).
@@ -84,22 +85,25 @@ def find_up(joints: np.ndarray, rest: np.ndarray | None) -> tuple[str, str]:
     """
     frames = _some(joints)
     axis, strength = _main_axis(_head_above_feet(frames).mean(axis=0))
-    rest_axis = None
-    if rest is not None:
-        rest_axis, upright = _main_axis(_head_above_feet(rest[None])[0])
-        legs = [_length(rest[None], leg)[0] for leg in _LEGS]
-        straight = _head_to_feet(rest[None])[0] > _STRAIGHT * (sum(legs) / 2 + _length(rest[None], _TRUNK)[0])
-        rest_axis = rest_axis if straight and upright > _UPRIGHT else None
+    rest_axis = None if rest is None else _axis_of_rest(rest[None])
     if strength >= _UPRIGHT and rest_axis in (None, axis):
         return axis, "the head is above the feet"
-    usual = rest_axis or (axis if strength >= 0.5 else "y")
-    candidates = dict.fromkeys([usual, axis, "y", "z"] if rest_axis is None else [usual, axis])
-    unsteady = {name: _unsteadiness(frames, name) for name in candidates}
+    candidates = {axis, rest_axis} if rest_axis else {axis, "y", "z"}
+    usual = "y" if "y" in candidates else rest_axis or axis
+    least = _LEVEL * body_height(frames)
+    unsteady = {name: least + _unsteadiness(frames, name) for name in sorted(candidates)}
     best = min(unsteady, key=lambda name: unsteady[name])
-    if best != usual and unsteady[best] >= _STEADIER * unsteady[usual]:
+    if unsteady[best] >= _STEADIER * unsteady[usual]:
         best = usual
-    why = "the rest pose stands so" if best == rest_axis else "the lowest joint stays at one level along it"
+    why = "the lowest joint stays at one level along it" if best != usual else "nothing speaks against it"
     return best, f"{why}; the head is mostly towards {axis}, so look at the result"
+
+
+def _axis_of_rest(rest: np.ndarray) -> str | None:
+    """The axis along which a rest pose (1, 22, 3) stands; None if it does not stand."""
+    axis, upright = _main_axis(_head_above_feet(rest)[0])
+    bones = sum(_length(rest, leg)[0] for leg in _LEGS) / 2 + _length(rest, _TRUNK)[0]
+    return axis if upright > _UPRIGHT and _head_to_feet(rest)[0] > _STRAIGHT * bones else None
 
 
 def _head_above_feet(joints: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from .joint_matching import SKELETON, JointMatch, Point, match_joints, place_joi
 from .source_motion import SourceMotion
 
 MOTION_SUFFIXES = (".bvh", ".amc", ".c3d", ".npz", ".npy", ".csv")
-_MAX_MAPPING_BYTES = 64 * 2**10
+_MAX_MAPPING_BYTES, _DEEPEST_MAPPING = 64 * 2**10, 10
 _MOST_FRAMES = 1_000_000  # after resampling: fourteen hours at 20 frames per second
 _FOOT_JOINTS, _HEAD_JOINT = [7, 8, 10, 11], 15
 # Joints of KIT-ML between those of SMPL: the nearest ones, with the middle of the foot between ankle and toes.
@@ -293,11 +294,9 @@ def _read_mapping(mapping: Any, source: SourceMotion, path: Path) -> dict[str, P
         if joint not in SKELETON.joint_names:
             wanted = ", ".join(SKELETON.joint_names)
             raise ValueError(f"{name}: {str(joint)[:40]!r} is no joint of the skeleton, which has {wanted}.")
-        shares = (
-            value if isinstance(value, Mapping) else dict.fromkeys(value if isinstance(value, list) else [value], 1)
-        )
+        pairs = value.items() if isinstance(value, Mapping) else [(one, 1) for one in _as_list(value)]
         try:
-            weights = {_find_point(str(point), source, path): float(share) for point, share in shares.items()}
+            weights = {_find_point(point, source, path): float(share) for point, share in pairs}
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {joint}: {error}") from None
         total = sum(weights.values())
@@ -307,8 +306,15 @@ def _read_mapping(mapping: Any, source: SourceMotion, path: Path) -> dict[str, P
     return points
 
 
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
 def _load_mapping(path: Path) -> Any:
     text = to_text(read_bytes(path, "mapping", _MAX_MAPPING_BYTES))
+    depth = max(accumulate((char in "[{") - (char in "]}") for char in text), default=0)
+    if depth > _DEEPEST_MAPPING:  # which takes the parser time by the square
+        raise ValueError(f"{path} is no YAML or JSON mapping of joints: brackets stand in each other {depth} deep.")
     try:
         # An alias may stand for something that holds it, or for a thousand others.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
@@ -319,8 +325,11 @@ def _load_mapping(path: Path) -> Any:
         raise ValueError(f"{path} is no YAML or JSON mapping of joints: {message}") from None
 
 
-def _find_point(name: str, source: SourceMotion, path: Path) -> int:
+def _find_point(wanted: Any, source: SourceMotion, path: Path) -> int:
     """A point by its name, or by its name in whatever case and without the name of the figure."""
+    if isinstance(wanted, dict | list):
+        raise ValueError(f"{str(wanted)[:40]} is no name of a joint")
+    name = str(wanted)
     if name in source.names:
         return source.names.index(name)
     short = name.split(":")[-1].lower()

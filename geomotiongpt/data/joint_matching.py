@@ -20,6 +20,7 @@ _SPINE_TOLERANCE = 0.08
 _NAMES_OF_SPINE = ("spine", "chest", "thorax", "torso", "back", "abdomen", "waist", "sternum", "lumbar")
 _NARROWEST_COLLARS = 0.15  # of the width of the shoulders
 _SHORT = 0.02  # of the way from pelvis to neck: joints nearer than this are at one place
+_ALONG = 0.9  # cosine
 _NAMES_SHOWN = 40
 
 Point = dict[int, float]  # a weighted sum of source points; the weights sum to 1
@@ -214,7 +215,7 @@ class _Matcher:
             neck = self._named("neck", "", self.above[head] if head is not None else everything, helpers=True)
         below = neck if neck is not None else chest
         if head is None and self.above and below is not None:
-            head, neck_by_place = self._end_of_spine(below)
+            head, neck_by_place = self._end_of_spine(below, 1 if neck is not None else 2)
             reason = "hierarchy: the end of the spine"
             neck = neck if neck is not None else neck_by_place
         if head is not None and head != neck:
@@ -230,14 +231,17 @@ class _Matcher:
             low = _blend((0.5, shoulders[0]), (0.5, shoulders[1]))
             self._set("neck", _blend((0.64, low), (0.36, self.found["head"][0])), "between shoulders and head")
 
-    def _end_of_spine(self, below: int) -> tuple[int | None, int | None]:
-        """Head and neck where no joint is called head: the last joints in the middle of the body, going up."""
+    def _end_of_spine(self, below: int, most: int) -> tuple[int | None, int | None]:
+        """Head and neck where no joint is called head: the last joints in the middle of the body, going up.
+
+        An end site is one of them if at most so many joints, that below included, are.
+        """
         arms = {i for side in _SIDES for i in [self._node(f"{side}_shoulder")] if i is not None}
         way = [below]
         while True:
             hanging = [i for i in self._below(way[-1]) if self.above[i][0] == way[-1] and not self.read[i].side]
             hanging = [i for i in hanging if not any(i == arm or i in self.above[arm] for arm in arms)]
-            centred = [i for i in hanging if i not in self.ends] or hanging
+            centred = [i for i in hanging if i not in self.ends] or (hanging if len(way) <= most else [])
             if len(centred) != 1:
                 break
             way.append(centred[0])
@@ -361,10 +365,16 @@ class _Matcher:
             self._set(joint, foot, "name")
             return
         tip = self._end_of(ankle) if self.above and ankle is not None else None
-        if tip is not None and ankle is not None:
+        if tip is not None and ankle is not None and not self._goes_on(f"{side}_knee", ankle, tip):
             self._set(joint, {ankle: 0.35, tip: 0.65}, "65 % of the way from the ankle to the end of the foot")
             return
         self._set(joint, {}, "estimated: ahead of the ankle, square to the shin")
+
+    def _goes_on(self, knee: str, ankle: int, tip: int) -> bool:
+        """Whether an end site goes on along the shin: programs put one there that know of no foot."""
+        shin = self.pose[ankle] - _place(self.found[knee][0], self.pose)
+        foot = self.pose[tip] - self.pose[ankle]
+        return bool(shin @ foot > _ALONG * np.linalg.norm(shin) * np.linalg.norm(foot))
 
 
 def _blend(*parts: tuple[float, Point]) -> Point:

@@ -16,8 +16,8 @@ def _words(text: str) -> frozenset[str]:
 
 # Words that say nothing of the part: what programs put before or behind the names of their joints.
 _NOISE = _words(
-    """armature b base bend bip bn bone bones c cc center centre character def j jc jnt joint joints jt mch mid mixamorig
-    org rig rl sk skel skeleton valve valvebiped"""
+    """armature b base bend bip bn bone bones c cc center centre character def j jc jnt joint joints jt mch mid
+    mixamorig org rig rl sk skel skeleton valve valvebiped"""
 )
 _HELPERS = _words(
     """adj control correct ctrl dummy effector fk helper ik jiggle offset phys pole prop roll share target twist
