@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .rendering import add_render
+
 EXIT_BAD_INPUT = 2
 
 
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_generate(add)
     _add_evaluate(add)
+    add_render(add)
 
     verb = add(
         "convert",

@@ -170,7 +170,7 @@ def test_unusable_joints_are_refused_and_nothing_is_written(tmp_path, draw):
         with pytest.raises(ValueError, match=r"\(frames, 22, 3\)"):
             draw(np.zeros(shape), path)
     with pytest.raises(ValueError, match="must end in"):
-        draw(walk(5), tmp_path / "a.mp4")
+        draw(walk(5), tmp_path / "a.webm")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
