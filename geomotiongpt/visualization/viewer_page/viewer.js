@@ -288,9 +288,8 @@
 
   function tick(now) {
     if (!playing) return;
-    const passed = before === null ? 0 : Math.min((now - before) / 1000, 0.25);
+    time += before === null ? 0 : ((now - before) / 1000) * speed;
     before = now;
-    time += passed * speed;
     if (time >= duration) time %= duration;
     update();
     requestAnimationFrame(tick);
