@@ -62,6 +62,7 @@ _PUBLIC = {
     "data.import_motion": ("ImportedMotion", "ImportReport", "import_motion"),
     "data.loader": ("load_motion_dataset", "load_motion_statistics", "motion_dataset_summary", "push_motion_dataset"),
     "data.synthetic": ("make_synthetic_dataset",),
+    "visualization.export": ("export_motion",),
     "training.motion_tokenizer": ("train_motion_tokenizer",),
     "training.language_model": ("train_language_model",),
     "training.evaluator": ("train_evaluator",),

@@ -11,6 +11,7 @@ from pathlib import Path
 from .build_data import add_build_data
 from .captioning import add_caption
 from .motion_input import MOTION_FILES, add_import_options
+from .rendering import add_render
 
 EXIT_BAD_INPUT = 2
 
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add_caption(add)
     _add_generate(add)
     _add_evaluate(add)
+    add_render(add)
 
     verb = add(
         "convert",
