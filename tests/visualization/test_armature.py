@@ -100,17 +100,23 @@ def test_rotations_of_272_features_are_kept_with_their_twist():
     assert np.abs(fitted.rotations[:, 4] - local[:, 4]).max() > 0.1  # the joints alone do not have it
 
 
-@pytest.mark.parametrize(
-    "damage", ["one frame", "all in one place", "a bone against its rest direction", "hips in line"]
-)
+DAMAGES = ["one frame", "all in one place", "legs straight up", "hips in line", "a frame in the mirror"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_degenerate_poses_have_rotations(damage, synthetic_clips):
-    motion = synthetic_clips[0][:1] if damage == "one frame" else synthetic_clips[0].copy()
+    clip = read_clip(synthetic_clips[0], "humanml3d")
+    motion = clip.joints[:1] if damage == "one frame" else clip.joints.copy()
     if damage == "all in one place":
         motion[:] = 1.0
-    if damage == "a bone against its rest direction":  # legs up
-        motion[3, 4] = motion[3, 1] + np.array((0, 0.4, 0))
+    if damage == "legs straight up":  # against the direction of rest, to the last digit
+        motion = np.tile(make_armature(clip).rest_joints, (6, 1, 1))
+        motion[3, [4, 7, 10]] += 2 * (motion[3, 1] - motion[3, 4])
+        motion[3, 4, [0, 2]] = motion[3, 1, [0, 2]]
     if damage == "hips in line":
         motion[:, [1, 2, 3]] = motion[:, :1] + np.array([(0.1, 0, 0), (-0.1, 0, 0), (0.05, 0, 0)])
+    if damage == "a frame in the mirror":
+        motion[5] *= (-1, 1, 1)
     armature = make_armature(read_clip(motion, "humanml3d"))
     identity = armature.rotations.swapaxes(-1, -2) @ armature.rotations
     assert np.allclose(identity, np.eye(3)) and np.allclose(np.linalg.det(armature.rotations), 1)

@@ -1,5 +1,6 @@
 """Binary glTF files, read back by a reader of their own and by pygltflib."""
 
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -143,6 +144,12 @@ def test_body_moves_with_its_bones_in_the_colours_of_the_sides(representation, s
         away = np.linalg.norm(mesh[side][:, :, None] - metres[:, None, list(joints)], axis=-1)
         assert away.min(axis=1).max() < 0.03  # at every joint of the side, in every frame, there is a rod's end
     everything = np.concatenate(list(mesh.values()), axis=1)
+    bones = np.array([bone for chain in skeleton.kinematic_chains for bone in itertools.pairwise(chain)])
+    starts, along = metres[:, bones[:, 0]], metres[:, bones[:, 1]] - metres[:, bones[:, 0]]
+    from_start = everything[:, :, None] - starts[:, None]
+    share = (from_start * along[:, None]).sum(-1) / (along**2).sum(-1)[:, None]
+    away = np.linalg.norm(from_start - np.clip(share, 0, 1)[..., None] * along[:, None], axis=-1).min(axis=-1)
+    assert np.quantile(away, 0.9, axis=1).max() < 0.026 and away.max() < 0.13  # the rods on their bones; the head
     head = metres[:, [chain[-1] for chain in skeleton.kinematic_chains][2]]
     assert (everything[..., 1].max(axis=1) > head[:, 1]).all()
     colours = {material["name"]: material["pbrMetallicRoughness"]["baseColorFactor"] for material in tree["materials"]}

@@ -4,7 +4,7 @@ import base64
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -73,13 +73,22 @@ def frame_of(page) -> int:
     return int(page.locator("#timeline").input_value())
 
 
+def wait_for(page, reached: Callable[[int], bool]) -> None:
+    """Until the frame shown is the right one. (Playwright's own wait runs code that the page's policy forbids.)"""
+    for _ in range(600):
+        if reached(frame_of(page)):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"still at frame {frame_of(page)}")
+
+
 def test_it_waits_for_play_and_pauses_and_goes_round(browser, page_path):
     with opened(browser, page_path) as page:
         play = page.get_by_role("button", name="Play")
         page.wait_for_timeout(300)
         assert frame_of(page) == 0
         play.click()
-        page.wait_for_function("document.getElementById('timeline').value > 2")
+        wait_for(page, lambda frame: frame > 2)
         pause = page.get_by_role("button", name="Pause")
         pause.click()
         stopped = frame_of(page)
@@ -87,14 +96,14 @@ def test_it_waits_for_play_and_pauses_and_goes_round(browser, page_path):
         assert frame_of(page) == stopped > 2
         page.locator("#timeline").fill("39")
         page.locator("body").press("Space")
-        page.wait_for_function("document.getElementById('timeline').value < 30")  # from the start again
+        wait_for(page, lambda frame: frame < 30)  # from the start again
         page.locator("body").press("Space")
         assert page.get_by_role("button", name="Play").is_visible()
 
 
 def test_it_plays_by_itself_only_where_motion_is_welcome(browser, page_path):
     with opened(browser, page_path, reduced_motion="no-preference") as page:
-        page.wait_for_function("document.getElementById('timeline').value > 2")
+        wait_for(page, lambda frame: frame > 2)
         assert page.get_by_role("button", name="Pause").is_visible()
 
 
@@ -165,7 +174,7 @@ def test_figure_has_its_colours_its_path_and_a_floor(browser, page_path):
             assert near(pixels, colour).sum() > 30
         rows, columns = np.nonzero(near(pixels, LEFT) | near(pixels, RIGHT))
         assert np.ptp(rows) > 0.3 * height and 0.2 * width < columns.mean() < 0.8 * width
-        assert (pixels[int(0.8 * height) :, :, 3] > 40).mean() > 0.01  # lines of the floor
+        assert (pixels[int(0.8 * height) :, : int(0.3 * width), 3] > 20).mean() > 0.01  # lines of the floor
         assert (pixels[: int(0.1 * height), :, 3] == 0).all()  # and none in the sky
 
 
