@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import __version__
 from .build_data import add_build_data
 from .captioning import add_caption
 from .motion_input import MOTION_FILES, add_import_options
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="geomotiongpt", description="Motion-language models whose motion tokens share one geometry with the text."
     )
+    parser.add_argument("--version", action="version", version=f"geomotiongpt {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
