@@ -65,6 +65,8 @@ def generate_motions(
     """
     output = Path(output)
     check_output(output)
+    if import_options and motion is None:
+        raise ValueError(f"{', '.join(sorted(import_options))}: no effect without a motion file to go on from.")
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
     model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
     make = pipeline("text-to-motion", model=model, processor=processor)

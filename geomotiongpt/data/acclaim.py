@@ -11,7 +11,8 @@ from .input_files import read_bytes, read_number, read_numbers, to_text
 from .source_motion import SourceMotion
 
 METRES_PER_INCH = 0.0254
-_MAX_SKELETON_BYTES = 2**20
+_MAX_SKELETON_BYTES = _MAX_HEADER_BYTES = 2**20
+_FRAMES_AT_ONCE = 1024
 _FPS = 120.0
 _AXES = "xyz"
 _LARGEST_VALUE = 1e7
@@ -68,7 +69,7 @@ def read_acclaim(path: str | Path, skeleton: str | Path | None = None) -> Source
     """
     path = Path(path)
     content = read_bytes(path, "AMC")
-    found = _FIRST_FRAME.search(content)
+    found = _FIRST_FRAME.search(content, 0, _MAX_HEADER_BYTES)
     if not found:
         raise ValueError(f"{path}: no line with the number of a first frame, 1; wanted an AMC file.")
     header, body = to_text(content[: found.start()]), content[found.start() :]
@@ -212,7 +213,7 @@ def _with_parents(bones: list[AcclaimBone], lines: list[list[str]]) -> list[Accl
             by_name[name].parent = index
             ordered.append(by_name[name])
             depths.append(depths[index] + 1)
-            if depths[-1] > MAX_DEPTH or name == "root":
+            if depths[-1] > MAX_DEPTH:
                 raise ValueError(f"its bones hang from each other in a circle, or more than {MAX_DEPTH} deep")
     if loose := set(by_name).difference(bone.name for bone in ordered):
         raise ValueError(f"bone {min(loose)[:40]!r} does not hang from the root")
@@ -331,11 +332,15 @@ def _to_source(
         raise ValueError(f"{len(values)} frames of {len(bones)} bones; cut it into parts of fewer frames")
     starts = dict(zip([name for name, _ in layout], np.cumsum([0, *(count for _, count in layout)]), strict=False))
     columns = [values[:, starts.get(bone.name, 0) :][:, : len(bone.dof)].T for bone in bones]
+    positions = np.empty((len(values), len(bones) + len(tips), 3))
+    for start in range(0, len(values), _FRAMES_AT_ONCE):
+        frames = slice(start, start + _FRAMES_AT_ONCE)
+        positions[frames] = _place(bones, [column[:, frames] for column in columns], tips, degrees)
     still = [np.zeros((len(bone.dof), 1)) for bone in bones]
     return SourceMotion(
         kind="Acclaim",
         names=(*(bone.name for bone in bones), *(f"end of {bones[tip].name}" for tip in tips)),
-        positions=_place(bones, columns, tips, degrees),
+        positions=positions,
         parents=(*(bone.parent for bone in bones), *tips),
         ends=frozenset(range(len(bones), len(bones) + len(tips))),
         fps=_FPS,

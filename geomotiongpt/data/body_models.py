@@ -13,7 +13,7 @@ import numpy as np
 
 from ..models.motion_representation import get_motion_representation
 from .bvh import MAX_POSITIONS
-from .input_files import read_npz
+from .input_files import read_npz, read_texts
 from .joint_files import FRAME_RATES, read_frame_rate
 from .source_motion import SourceMotion
 
@@ -21,6 +21,7 @@ _SKELETON = get_motion_representation("humanml3d")
 _NUM_JOINTS = _SKELETON.num_joints
 _WIDTHS = {72: "SMPL", 156: "SMPL-H", 165: "SMPL-X"}
 _NUMBERS_OF_JOINTS = {24: "SMPL", 52: "SMPL-H", 55: "SMPL-X"}
+_KINDS = {"smpl": "SMPL", "smplh": "SMPL-H", "smplx": "SMPL-X"}
 _PARTS = {
     "poses": ("poses", "pose"),
     "root": ("root_orient", "global_orient"),
@@ -56,9 +57,11 @@ def read_body_motion(path: Path, body_models: str | Path | None) -> SourceMotion
         part: next((arrays[name] for name in names if name in arrays), None) for part, names in _PARTS.items()
     }
     poses, kind = _read_poses(parameters, path)
-    kind = (
-        _text(arrays.get("surface_model_type")).upper().replace("SMPLH", "SMPL-H").replace("SMPLX", "SMPL-X") or kind
-    )
+    try:
+        stated, gender = (_text(arrays.get(name)).lower() for name in ("surface_model_type", "gender"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from None
+    kind = _KINDS.get(stated, kind)
     frames = len(poses)
     trans, notes = parameters["trans"], []
     if trans is None:
@@ -68,12 +71,13 @@ def read_body_motion(path: Path, body_models: str | Path | None) -> SourceMotion
         raise ValueError(f"{path}: trans has the shape {trans.shape}; wanted ({frames}, 3), as there are poses.")
     betas = _numbers(np.zeros(0) if parameters["betas"] is None else parameters["betas"], "betas", path)
     if betas.ndim == 2:
+        if not len(betas):
+            raise ValueError(f"{path}: betas have the shape {betas.shape}; wanted (numbers,).")
         notes += ["the shape of the first frame is taken for all"] if np.ptp(betas, axis=0).any() else []
-        betas = betas[0] if len(betas) else np.zeros(0)
+        betas = betas[0]
     if betas.ndim != 1:
         raise ValueError(f"{path}: betas have the shape {betas.shape}; wanted (numbers,).")
-    gender = _text(arrays.get("gender"))
-    gender = next((word for word in _GENDERS if gender.lower().startswith(word[0])), "neutral")
+    gender = next((word for word in _GENDERS if gender.startswith(word[0])), "neutral")
     file, rest = _find_model(body_models, kind, gender, betas, path)
     return SourceMotion(
         kind=f"parameters of {kind or 'a body model'}",
@@ -120,10 +124,8 @@ def humanml3d_joints(path: Path, body_models: str | Path) -> tuple[np.ndarray, f
 
 
 def _text(value: np.ndarray | None) -> str:
-    if value is None or value.size != 1 or value.dtype.kind not in "US":
-        return ""
-    item = value.ravel()[0]
-    return item.decode("latin-1") if isinstance(item, bytes) else str(item)
+    texts = [] if value is None or value.size != 1 else read_texts(value)
+    return texts[0] if texts else ""
 
 
 def _numbers(values: np.ndarray, name: str, path: Path) -> np.ndarray:

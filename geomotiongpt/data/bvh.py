@@ -21,7 +21,8 @@ _AXES = "XYZ"
 _CHANNELS = {f"{axis}{kind}".lower(): f"{axis}{kind}" for axis in _AXES for kind in ("position", "rotation")}
 _MOTION = re.compile(rb"^[ \t]*MOTION[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _MOTION_HEADER = re.compile(
-    rb"\s*Frames\s*:?\s*(?P<frames>\S+)\s+Frame\s*Time\s*:?\s*(?P<time>\S+)[ \t]*(?:\r?\n|\r|$)", re.IGNORECASE
+    rb"\s*+Frames\s*+:?+\s*+(?P<frames>\S++)\s++Frame\s*+Time\s*+:?+\s*+(?P<time>\S++)[ \t]*+(?:\r?\n|\r|$)",
+    re.IGNORECASE,
 )
 
 
@@ -262,6 +263,8 @@ class _HierarchyReader:
         elif keyword in ("ROOT", "JOINT"):
             self._start_joint(rest.strip(), is_root=keyword == "ROOT")
         elif keyword in ("END", "ENDSITE"):
+            if len(self.end_parents) == MAX_JOINTS:
+                raise ValueError(f"more than {MAX_JOINTS} end sites")
             self.end_parents.append(self._inside())
             self.end_offsets.append(None)
             self._pending = -1

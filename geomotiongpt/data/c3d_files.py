@@ -108,7 +108,7 @@ def _read_points(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarr
         raise ValueError(f"{path} is cut: it declares {num_frames} frames of {count} points and holds fewer.")
     points = np.stack(frames)
     seen = (points[:, :, 3] >= 0) & (np.abs(points[:, :, :3]) < 1e7).all(-1) & points[:, :, :3].any(-1)
-    return labels[:count], points[:, :, :3], seen, rate if 0 < rate < 1e5 else None, called
+    return labels[:count], points[:, :, :3], seen, rate if 1e-2 <= rate <= 1e5 else None, called
 
 
 def _fill_gaps(positions: np.ndarray, seen: np.ndarray) -> int:

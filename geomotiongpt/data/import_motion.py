@@ -1,6 +1,5 @@
 """Motion files of other programs -> joints that this package's models take, and a report on how they were found."""
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,13 +22,14 @@ from .body_axes import TO_Y_UP, UNITS, body_height, find_unit, find_up, side_war
 from .body_models import PARAMETER_NAMES, read_body_motion
 from .bvh import read_bvh
 from .c3d_files import read_c3d
-from .input_files import check_file, read_bytes, to_text
+from .input_files import check_file, npz_names, read_bytes, to_text
 from .joint_files import read_joint_archive, read_joint_array, read_joint_table
 from .joint_matching import SKELETON, JointMatch, Point, match_joints, place_joints
 from .source_motion import SourceMotion
 
 MOTION_SUFFIXES = (".bvh", ".amc", ".c3d", ".npz", ".npy", ".csv")
 _MAX_MAPPING_BYTES, _DEEPEST_MAPPING = 64 * 2**10, 10
+_LARGEST_PLACE = 1e9  # units of the file
 _MOST_FRAMES = 1_000_000  # after resampling: fourteen hours at 20 frames per second
 _FOOT_JOINTS, _HEAD_JOINT = [7, 8, 10, 11], 15
 # Joints of KIT-ML between those of SMPL: the nearest ones, with the middle of the foot between ankle and toes.
@@ -156,7 +156,7 @@ def import_motion(
     try:
         matches = match_joints(source, points)
         rate, rate_source = _frame_rate(source, fps, layout)
-        joints = _resampled(place_joints(matches, source.positions), rate, layout)
+        joints = _resampled(_finite(place_joints(matches, source.positions)), rate, layout)
         rest = None if source.rest is None else place_joints(matches, source.rest[None])[0]
         axis, axis_source = (axis, "given") if axis else (source.up, "this kind of file")
         if axis is None:
@@ -166,8 +166,6 @@ def import_motion(
         if scale is None:
             scale, scale_source, doubt = find_unit(joints, source.unit_in_metres, source.unit_source)
         joints *= scale
-        if not np.isfinite(joints.astype(np.float32)).all():
-            raise ValueError("its joints lie beyond all bounds")
         sides, wrong_sides = side_warning(joints, all(matches[foot].weights for foot in (10, 11)))
         joints, sizes = _for_representation(joints, layout)
     except ValueError as error:
@@ -206,7 +204,7 @@ def _read_source(path: Path, skeleton: Any, body_models: Any) -> SourceMotion:
             raise ValueError(f"{path}: {name} goes with {wanted} files; leave it out.")
     if suffix == ".amc":
         return read_acclaim(path, skeleton)
-    if suffix == ".npz" and not PARAMETER_NAMES.isdisjoint(_array_names(path)):
+    if suffix == ".npz" and not PARAMETER_NAMES.isdisjoint(npz_names(path)):
         return read_body_motion(path, body_models)
     readers: dict[str, Callable[[Path], SourceMotion]] = {
         ".bvh": _read_bvh,
@@ -216,14 +214,6 @@ def _read_source(path: Path, skeleton: Any, body_models: Any) -> SourceMotion:
         ".csv": read_joint_table,
     }
     return readers[suffix](path)
-
-
-def _array_names(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from None
 
 
 def _read_bvh(path: Path) -> SourceMotion:
@@ -269,7 +259,7 @@ def _given_axis(up: str | None) -> str | None:
 
 def _frame_rate(source: SourceMotion, fps: float | None, layout: MotionRepresentation) -> tuple[float, str]:
     if fps is not None:
-        if not 0 < fps <= 1e5:
+        if not 1e-2 <= fps <= 1e5:
             raise ValueError(f"fps is {fps}; give the frames per second of the file, 120 for example")
         return float(fps), "given"
     if source.fps is not None:
@@ -341,6 +331,15 @@ def _find_point(wanted: Any, source: SourceMotion, path: Path) -> int:
 
 
 # Bringing it into the representation
+
+
+def _finite(joints: np.ndarray) -> np.ndarray:
+    wrong = ~(np.abs(joints) < _LARGEST_PLACE).all(axis=-1)
+    if wrong.any():
+        frame, joint = np.argwhere(wrong)[0]
+        place = joints[frame, joint].tolist()
+        raise ValueError(f"{SKELETON.joint_names[joint]} is at {place} in frame {frame + 1}; wanted finite places")
+    return joints
 
 
 def _resampled(joints: np.ndarray, rate: float, layout: MotionRepresentation) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import re
 from pathlib import Path
 
 import numpy as np
 
 from ..models.motion_representation import get_motion_representation
 from .bvh import MAX_JOINTS, MAX_POSITIONS
-from .input_files import read_bytes, read_npy, read_npz, to_text
+from .input_files import read_bytes, read_npy, read_npz, read_texts, to_text
 from .source_motion import SourceMotion
 
 # Joints of SMPL, SMPL-H and SMPL-X as their programs give them; the first 22 are those of "humanml3d".
@@ -17,7 +16,8 @@ _COUNTS_OF_SMPL = (22, 24, 52, 55, 73, 127, 144)
 _POSITIONS = ("joints", "positions", "joint_positions", "keypoints3d")
 _NAMES = ("names", "joint_names")
 FRAME_RATES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
-_COLUMN = re.compile(r"^(.+?)[\s_.:\-]*(?:\b|_)(?:t|pos|position|translate)?[\s_.:\-]*\(?([xyz])\)?$", re.IGNORECASE)
+_SEPARATORS = " _.:-("
+_LONGEST_COLUMN = 200
 _SECONDS = {"time", "seconds", "time_s", "time (s)", "time (seconds)", "timestamp", "t"}
 _AXES = "xyz"
 
@@ -46,7 +46,10 @@ def read_joint_archive(path: Path) -> SourceMotion:
             f"{path}: no array `joints` (frames, joints, 3) in it, nor `poses` and `trans` of a body model."
         )
     called = next((arrays[name] for name in _NAMES if name in arrays), None)
-    names = None if called is None else tuple(str(name) for name in np.atleast_1d(called).ravel()[:MAX_JOINTS])
+    try:
+        names = None if called is None else tuple(read_texts(called))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from None
     return _to_source("joints in an .npz file", arrays[key], path, names, read_frame_rate(arrays, path))
 
 
@@ -59,7 +62,7 @@ def read_frame_rate(arrays: dict[str, np.ndarray], path: Path) -> float | None:
     for name in FRAME_RATES:
         if name in arrays:
             value = arrays[name]
-            if value.size != 1 or value.dtype.kind not in "fiu" or not 0 < float(value.ravel()[0]) < 1e5:
+            if value.size != 1 or value.dtype.kind not in "fiu" or not 1e-2 <= float(value.ravel()[0]) <= 1e5:
                 raise ValueError(f"{path}: `{name}` is {str(value)[:60]}; wanted frames per second.")
             return float(value.ravel()[0])
     return None
@@ -81,7 +84,9 @@ def _to_source(
         names = tuple(map(str, range(count)))
         if layout is not None:
             names = (*layout, *names[len(layout) :])
-    return SourceMotion(kind, names, joints.astype(np.float64), fps=fps, layout=layout)
+    with np.errstate(invalid="ignore"):  # NaN is told of where joints are used
+        positions = joints.astype(np.float64)
+    return SourceMotion(kind, names, positions, fps=fps, layout=layout)
 
 
 def read_joint_table(path: Path) -> SourceMotion:
@@ -135,16 +140,32 @@ def _joint_columns(columns: list[str], path: Path) -> dict[str, list[int]]:
     """For each joint its columns of x, y and z."""
     places: dict[str, list[int | None]] = {}
     for at, column in enumerate(columns):
-        found = _COLUMN.match(column)
-        if found:
-            places.setdefault(found[1], [None] * 3)[_AXES.index(found[2].lower())] = at
+        joint, axis = _read_column(column[:_LONGEST_COLUMN])
+        if joint:
+            places.setdefault(joint, [None] * 3)[axis] = at
     joints = {name: [at for at in axes if at is not None] for name, axes in places.items() if None not in axes}
     if not 0 < len(joints) <= MAX_JOINTS:
         raise ValueError(
             f"{path}: its first line names {len(joints)} joints; wanted columns such as Hips.x, Hips.y, Hips.z for 1 "
-            f"to {MAX_JOINTS} joints, and got {', '.join(columns)[:120]}."
+            f"to {MAX_JOINTS} joints, and got {', '.join(columns[:20])[:120]!r}."
         )
     return joints
+
+
+def _read_column(column: str) -> tuple[str, int]:
+    """`"Hips_Tx"`, `"Hips.position.x"`, `"Hips (x)"`, `"HipsX"` -> `("Hips", 0)`; `("", 0)` of another column."""
+    name = column.rstrip(") ")
+    axis = _AXES.find(name[-1:].lower())
+    name, before = name[:-1], name[-2:-1]
+    apart = before in _SEPARATORS or before in "tT" or (column.rstrip(") ")[-1:].isupper() and before.islower())
+    if axis < 0 or not before or not apart:
+        return "", 0
+    for word in ("", "position", "translate", "pos", "t"):
+        stem = name.rstrip(_SEPARATORS)
+        start = stem[: len(stem) - len(word)]
+        if stem.lower().endswith(word) and (start[-1:] in _SEPARATORS or (start[-1:].islower() and stem[-1:] == "T")):
+            name = start
+    return name.rstrip(_SEPARATORS), axis
 
 
 def _rate_of_times(times: np.ndarray, path: Path) -> float:
@@ -152,7 +173,7 @@ def _rate_of_times(times: np.ndarray, path: Path) -> float:
     if not len(steps):
         raise ValueError(f"{path}: one frame; a motion needs two.")
     step = float(np.median(steps))
-    if not (np.isfinite(times).all() and step > 0 and np.abs(steps - step).max() < step / 2):
+    if not (1e-5 <= step <= 100 and np.abs(steps - step).max() < step / 2):
         raise ValueError(
             f"{path}: its times do not go up in equal steps; repair them, or drop the column and give fps=."
         )

@@ -75,8 +75,11 @@ class _Matcher:
         self.read: list[JointName] = read_joint_names([*self.names])
         self.found: dict[str, tuple[Point, str]] = {joint: (point, "mapping") for joint, point in mapping.items()}
         self.above: list[list[int]] = []  # of each point those it hangs from, nearest first
-        for parent in self.parents or ():
+        self.hanging: list[list[int]] = [[] for _ in self.names]
+        for index, parent in enumerate(self.parents or ()):
             self.above.append([] if parent < 0 else [parent, *self.above[parent]])
+            if parent >= 0:
+                self.hanging[parent].append(index)
 
     def match(self) -> list[JointMatch]:
         for side in _SIDES:
@@ -131,12 +134,14 @@ class _Matcher:
         return (len(self.above[index]) if self.above else 0, index)
 
     def _below(self, index: int) -> list[int]:
-        return [other for other, above in enumerate(self.above) if index in above]
+        below = list(self.hanging[index])
+        for other in below:  # grows as it runs
+            below += self.hanging[other]
+        return sorted(below)
 
     def _end_of(self, index: int) -> int | None:
         """The tip that hangs from a joint: an end site, or a joint named so."""
-        below = [i for i in self._below(index) if self.above[i][0] == index]
-        tips = [i for i in below if i in self.ends or self.read[i].is_end]
+        tips = [i for i in self.hanging[index] if i in self.ends or self.read[i].is_end]
         return next((tip for tip in tips if self._distance(tip, index) > 0), None)
 
     def _off_the_middle(self, first: int, last: int, index: int) -> float:
@@ -239,7 +244,7 @@ class _Matcher:
         arms = {i for side in _SIDES for i in [self._node(f"{side}_shoulder")] if i is not None}
         way = [below]
         while True:
-            hanging = [i for i in self._below(way[-1]) if self.above[i][0] == way[-1] and not self.read[i].side]
+            hanging = [i for i in self.hanging[way[-1]] if not self.read[i].side]
             hanging = [i for i in hanging if not any(i == arm or i in self.above[arm] for arm in arms)]
             centred = [i for i in hanging if i not in self.ends] or (hanging if len(way) <= most else [])
             if len(centred) != 1:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_LONGEST_NAME = 100
+
 
 @dataclass(frozen=True, eq=False)
 class SourceMotion:
@@ -38,3 +40,8 @@ class SourceMotion:
     rest: np.ndarray | None = None
     layout: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        # Names are shown on terminals, where others' control characters have no business.
+        shown = ("".join(sign if sign.isprintable() else "?" for sign in name[:_LONGEST_NAME]) for name in self.names)
+        object.__setattr__(self, "names", tuple(shown))

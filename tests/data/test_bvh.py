@@ -180,11 +180,13 @@ def test_what_is_written_is_read_again(family, moving, tmp_path):
 def test_joints_in_any_order_keep_their_values(tmp_path):
     names, parents = ("root", "a", "b", "a1"), (-1, 0, 0, 1)  # breadth first; a file is depth first
     rotations = np.random.default_rng(0).uniform(-90, 90, (5, 4, 3))
-    bvh = Bvh.from_rotations(names, parents, np.eye(4, 3) + 1, np.zeros((5, 3)), rotations, 0.05, order="XYZ")
+    ends = {"end_parents": (2, 3), "end_offsets": np.ones((2, 3))}
+    bvh = Bvh.from_rotations(names, parents, np.eye(4, 3) + 1, np.zeros((5, 3)), rotations, 0.05, order="XYZ", **ends)
     again = read_bvh(write_bvh(bvh, tmp_path / "order.bvh"))
     assert again.names == ("root", "a", "a1", "b")
-    order = [again.names.index(name) for name in names]
-    assert np.abs(again.joint_positions()[:, order] - bvh.joint_positions()).max() < 1e-5
+    order = [*(again.names.index(name) for name in names), 5, 4]
+    found = again.joint_positions(end_sites=True)[:, order]
+    assert np.abs(found - bvh.joint_positions(end_sites=True)).max() < 1e-5
 
 
 @pytest.mark.parametrize(

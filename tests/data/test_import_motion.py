@@ -263,6 +263,7 @@ def test_a_mapping_names_what_names_do_not_tell(form, rig_file, tmp_path):
         ("just words", "wanted a list of pairs"),
         ("a: &a [*a]", "aliases"),
         ("{" * 5000, "no YAML or JSON mapping"),
+        ("left_hip: " + "[" * 20 + "]" * 20, "brackets stand in each other 20 deep"),
         ("left_hip: !!python/object/apply:os.getcwd []", "no YAML or JSON mapping"),
         ("", "is empty"),
         ("# " + "x" * 70_000, "may have 65536"),
@@ -304,6 +305,14 @@ def test_kinds_of_files_that_are_not_read_are_told(name, message, tmp_path):
         gm.import_motion(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="nowhere.bvh: no such motion file"):
         gm.import_motion(tmp_path / "nowhere.bvh")
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(rig_file):
+    file = rig_file("rokoko")
+    file.write_text(file.read_text().replace("LeftShin", "Left\x1b[2JShin").replace("JOINT Chest", "JOINT \x07Chest"))
+    with pytest.raises(ValueError, match="has no joints .Nobody.") as raised:
+        gm.import_motion(file, mapping={"left_hip": "Nobody"})
+    assert str(raised.value).isprintable()
 
 
 def test_one_frame_is_no_motion(tmp_path):
