@@ -32,6 +32,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["geomotiongpt", "geomotiongpt.*"]),
+    package_data={"geomotiongpt.visualization": ["viewer_page/*"]},
     cmdclass={"build_py": BuildWithSharedFiles},
     install_requires=[
         "accelerate>=1.8,<2",
@@ -57,7 +58,19 @@ setup(
         "baselines": ["vector-quantize-pytorch>=1.31,<1.33"],
         "bert-score": ["bert-score>=0.3.13,<0.4"],
         "mocap": ["c3d>=0.6,<0.7"],
-        "dev": ["mypy>=1.14", "pytest>=8", "ruff>=0.9", "scipy>=1.13", "types-PyYAML", "types-tqdm"],
+        "video": ["av>=14,<19"],
+        "dev": [
+            "mypy>=1.14",
+            "playwright>=1.49,<2",
+            "pygltflib>=1.16,<2",
+            "pytest>=8",
+            "ruff>=0.9",
+            "scipy>=1.13",
+            "srt>=3.5,<4",
+            "types-PyYAML",
+            "types-tqdm",
+            "webvtt-py>=0.5,<1",
+        ],
     },
     entry_points={"console_scripts": ["geomotiongpt=geomotiongpt.cli:main"]},
     classifiers=[

@@ -51,8 +51,10 @@ RECONSTRUCTED = {
 FAMILIES = {
     "GeoMotionGPT": {"embedded": TINY_BOTH, "real": REAL_BOTH},
     "MotionGPT3": {"embedded": "hub_configs/motiongpt3-tiny", "real": "hub_configs/motiongpt3-real-motion"},
-    "its base with codes (VQ)": {"embedded": "hub_configs/motiongpt3-tiny/vq"},
+    "LLaMo": {"embedded": "hub_configs/llamo-tiny", "real": "hub_configs/llamo-real-motion"},
+    "MotionGPT3's base with codes (VQ)": {"embedded": "hub_configs/motiongpt3-tiny/vq"},
 }
+STATED = {data: f"{folder}/text_to_motion_stated.json" for data, folder in FAMILIES["LLaMo"].items()}
 POPULATIONS = {
     "embedded data, test": ("embedded", ""),
     "real motion, test": ("real", ""),
@@ -97,6 +99,8 @@ FAMILY_METRICS = {
     },
     "motion_duration": {"duration_within_10_percent": "durations told within a tenth ↑"},
 }
+FORGETTING = "examples/benchmarks/forgetting.json"
+STREAMING = "examples/benchmarks/streaming.json"
 STREAMS = "examples/benchmarks/streams.json"
 TWO_MODES = "examples/benchmarks/two_modes.json"
 SWITCHES = "examples/benchmarks/geometry_switches.json"
@@ -131,6 +135,7 @@ def tables() -> str:
     makers = {REAL: real_motion_table, QUICKSTART: quickstart_table, EVALUATIONS["embedded, test"]: evaluation_table}
     makers |= {MADE["embedded, test"]: generation_tables}
     makers |= {f"{FAMILIES['MotionGPT3']['real']}/text_to_motion.json": families_table, STREAMS: streams_table}
+    makers |= {FORGETTING: forgetting_figures, STREAMING: streaming_table}
     makers |= {TWO_MODES: two_modes_table, SWITCHES: switches_table}
     makers |= {PROBES: probes_table, SYSTEMS: systems_table, LOSSES: losses_table, STEP: speed_table}
     return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
@@ -357,12 +362,31 @@ def families_table() -> str:
         [
             "**Discrete and continuous motion, the same motions, evaluator and judge** (results in the folders of the",
             f"recipes, [{FAMILIES['MotionGPT3']['embedded']}]({FAMILIES['MotionGPT3']['embedded']}) and",
-            f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3;",
-            "one run each, MotionGPT3 trained longer; motions at the length of the data; in brackets the same of the "
-            "real motions):",
+            f"[{FAMILIES['MotionGPT3']['real']}]({FAMILIES['MotionGPT3']['real']}) for MotionGPT3,",
+            f"[{FAMILIES['LLaMo']['embedded']}]({FAMILIES['LLaMo']['embedded']}) and",
+            f"[{FAMILIES['LLaMo']['real']}]({FAMILIES['LLaMo']['real']}) for LLaMo;",
+            "one run each, the continuous ones trained longer; motions at the length of the data; in brackets the "
+            "same of the real motions):",
             *blocks,
+            *stated_lines(),
         ]
     )
+
+
+def stated_lines() -> list[str]:
+    """How close LLaMo's exit head comes to a length that the prompt states."""
+    results = {data: load(path)["metrics"] for data, path in STATED.items() if (ROOT / path).is_file()}
+    if not results:
+        return []
+    told = " and ".join(
+        f"{percent(metrics['length_within_one_token'])} ({data}; off by {metrics['relative_length_error']:.1%} of it)"
+        for data, metrics in results.items()
+    )
+    links = ", ".join(f"[{data}]({STATED[data]})" for data in results)
+    return [
+        "",
+        f"LLaMo's exit head ends a motion within four frames of a length that the prompt states: {told}; {links}.",
+    ]
 
 
 def family_rows(population: str, results: dict[str, dict]) -> list[str]:
@@ -385,6 +409,67 @@ def family_rows(population: str, results: dict[str, dict]) -> list[str]:
             if any(cells):
                 rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
+
+
+def forgetting_figures() -> str:
+    """Text before and after motion."""
+    result = load(FORGETTING)
+    rows = ["| | text weights | text logits | perplexity of held-out text |", "|---|---|---|---|"]
+    for name, figures in result["metrics"].items():
+        if "perplexity_over_base" not in figures:
+            rows.append(f"| {name}, the base | | | {figures['perplexity']:.2f} |")
+            continue
+        same = [
+            "the base's, bit for bit" if figures[f"{key}_equal_base"] else "others" for key in ("weights", "logits")
+        ]
+        over = f"{figures['perplexity']:.2f}, {figures['perplexity_over_base']:.3g} times the base's"
+        rows.append(f"| {name} | {same[0]} | {same[1]} | {over} |")
+    return "\n".join(
+        [
+            f"**Is language forgotten?** (LLaMo on the embedded data, its stages and a control of a single stream; "
+            f"{result['data']['name']}; `{result['command']}`, [JSON]({FORGETTING})):",
+            "",
+            *rows,
+        ]
+    )
+
+
+def streaming_table() -> str:
+    """Frames per second of a LLaMo, where the time goes, and memory."""
+    result = load(STREAMING)
+    metrics, environment = result["metrics"], result["environment"]
+    rows = [
+        "| | Euler steps | guidance | first frame after, s | frames a second | flow loop | language model | decoder |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for size, facts in result["model"].items():
+        for steps in (10, 25, 50):
+            for guided in ("unguided", "guided"):
+                name = f"{size}_steps_{steps}_{guided}_batch_1"
+                shares = [
+                    f"{metrics[f'{name}_{part}_share']:.0%}" for part in ("flow_loop", "language_model", "decoder")
+                ]
+                rows.append(
+                    f"| {size}, {facts['parameters'] / 1e6:.0f} M | {steps} | {4 if guided == 'guided' else ''} | "
+                    f"{metrics[f'{name}_seconds_to_first_frame']:.2g} | {metrics[f'{name}_frames_per_second']:.3g} | "
+                    f"{' | '.join(shares)} |"
+                )
+    memory = ", ".join(f"{metrics[f'tiny_memory_{minutes}_minutes_process_peak_mb']:.0f} MB" for minutes in (1, 5, 10))
+    return "\n".join(
+        [
+            f"**LLaMo's streaming** (random weights, 272 features at 30 frames a second, {environment['device']}, "
+            f"threads: {environment['threads']}, time {result['protocol']['time']}; `{result['command']}`, "
+            f"[JSON]({STREAMING})):",
+            "",
+            *rows,
+            "",
+            f"A stream of the tiny model, most memory of the process up to 1, 5 and 10 minutes: {memory}. "
+            f"All modulations of the head at once "
+            f"against the whole network at every step: {metrics['tiny_flow_loop_guided_speedup']:.1f} times as fast "
+            f"(tiny, guided); the language model's cache against full passes: "
+            f"{metrics['tiny_full_passes_over_cache']:.1f} times.",
+        ]
+    )
 
 
 def streams_table() -> str:

@@ -8,7 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import __version__
+from .build_data import add_build_data
+from .captioning import add_caption
 from .motion_input import MOTION_FILES, add_import_options
+from .rendering import add_render
 
 EXIT_BAD_INPUT = 2
 
@@ -43,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="geomotiongpt", description="Motion-language models whose motion tokens share one geometry with the text."
     )
+    parser.add_argument("--version", action="version", version=f"geomotiongpt {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
@@ -61,22 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--num-motions", type=int, default=None, help="motions to make (default: the recipe's)")
     verb.add_argument("--seed", type=int, default=0, help="of the data and the training (default: 0)")
 
-    verb = add(
-        "build-data",
-        _build_data,
-        "joints, texts and split lists -> the HumanML3D layout",
-        "raw/ data/mine --num-proc 2\n"
-        "         geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20",
-    )
-    verb.add_argument("source", type=Path, help="folder with joints/, texts/ and split lists")
-    verb.add_argument("output", type=Path, help="folder to write or to go on with")
-    verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
-    verb.add_argument(
-        "--source-fps", type=float, help="frames per second of the joints (default: the representation's)"
-    )
-    verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
-    verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
-    verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
+    add_build_data(add)
 
     for name, run, what, folder in (
         ("train-tokenizer", _train_tokenizer, "train a motion tokenizer or VAE by a recipe", "motion_tokenizer.yaml"),
@@ -87,23 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
         verb.add_argument("overrides", nargs="*", metavar="section.key=value", help="values to change in the recipe")
 
-    verb = add(
-        "caption",
-        _caption,
-        "describe motion files",
-        "quickstart/model walk.npy jump.npy --json\n         geomotiongpt caption MODEL walk.bvh --report",
-    )
-    verb.add_argument("model", help="folder of a model, or its name on the Hub")
-    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help=MOTION_FILES)
-    verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
-    verb.add_argument("--report", action="store_true", help="say how each file was imported, on standard error")
-    add_import_options(verb)
-    verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
-    verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
-
+    add_caption(add)
     _add_generate(add)
     _add_evaluate(add)
+    add_render(add)
 
     verb = add(
         "convert",
@@ -264,22 +241,6 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build_data(arguments: argparse.Namespace) -> int:
-    from .data.builder import build_motion_dataset
-
-    report = build_motion_dataset(
-        arguments.source,
-        arguments.output,
-        arguments.representation,
-        mirror=not arguments.no_mirror,
-        retarget=not arguments.no_retarget,
-        source_fps=arguments.source_fps,
-        num_proc=arguments.num_proc,
-    )
-    print(report)
-    return 0
-
-
 def _train_tokenizer(arguments: argparse.Namespace) -> int:
     from .training.motion_tokenizer import train_motion_tokenizer
 
@@ -298,37 +259,6 @@ def _train_evaluator(arguments: argparse.Namespace) -> int:
     from .training.evaluator import train_evaluator
 
     print(train_evaluator(arguments.recipe, arguments.overrides))
-    return 0
-
-
-def _caption(arguments: argparse.Namespace) -> int:
-    from transformers import pipeline
-
-    from .checkpoints import load_captioner
-    from .motion_input import import_options, read_motion_input
-
-    for path in arguments.files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such motion file.")
-    # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
-    model, processor = load_captioner(arguments.model, trust_remote_code=arguments.trust_remote_code)
-    describe = pipeline("motion-to-text", model=model, processor=processor)
-    representation = processor.feature_extractor.representation
-    motions = []
-    for path in arguments.files:
-        motion, report = read_motion_input(path, representation, import_options(arguments))
-        motions.append(motion)
-        if report is not None:
-            lines = [str(report)] if arguments.report else [f"{path}: warning: {text}" for text in report.warnings]
-            print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
-    results = describe(motions, batch_size=arguments.batch_size, num_beams=arguments.num_beams)
-    for path, result in zip(arguments.files, results, strict=True):
-        if arguments.json:
-            print(json.dumps({"file": str(path), "caption": result["generated_text"]}, ensure_ascii=False))
-        elif len(arguments.files) == 1:
-            print(result["generated_text"])
-        else:
-            print(f"{path}: {result['generated_text']}")
     return 0
 
 

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from transformers import GenerationConfig, pipeline
 
-from geomotiongpt import MotionFeatureExtractor, MotionTokenizer, MotionTokenizerConfig, make_synthetic_dataset
+from geomotiongpt import (
+    MotionFeatureExtractor,
+    MotionTokenizer,
+    MotionTokenizerConfig,
+    __version__,
+    make_synthetic_dataset,
+)
 from geomotiongpt.cli import _parser, main
 
 RECIPES = Path(__file__).parent / "training"
@@ -64,6 +70,12 @@ def fail(capsys):
         return lines[-1].removeprefix(start)
 
     return fail
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"geomotiongpt {__version__}\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -269,6 +281,7 @@ def test_sources_that_are_missing_are_named(tmp_path, fail):
 
 FULL_DISK = """
 import json, resource, sys
+import geomotiongpt
 from geomotiongpt.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 sys.exit(0 if [main(argv) for argv in json.loads(sys.argv[1])] == [2, 2] else 1)

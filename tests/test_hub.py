@@ -98,6 +98,7 @@ check(AutoModel.from_pretrained(folder / "again", trust_remote_code=True))
 
 describe = pipeline("motion-to-text", model=repo, trust_remote_code=True)
 assert [result["generated_text"] for result in describe(files, **generation)] == expected["texts"]
+assert describe(files[-1], segments=True, window=2, **generation) == expected["segments"]
 
 make = pipeline("text-to-motion", model=repo, trust_remote_code=True)
 assert make("a person walks", num_frames=40, do_sample=False)["motion"].tolist() == expected["made"]
@@ -196,6 +197,8 @@ def expect(folder, model, processor, clips) -> None:
     )
     expected = {"files": files, "generation": GENERATION, "texts": texts, "ids": ids.tolist(), "codes": codes.tolist()}
     expected["made"] = made["motion"].tolist()
+    describe = pipeline("motion-to-text", model=model, processor=processor)
+    expected["segments"] = describe(files[-1], segments=True, window=2, **GENERATION)
     (folder / "expected.json").write_text(json.dumps(expected))
 
 

@@ -8,7 +8,7 @@ maybe, and a text file of one's own says more. After hub_configs/llamo-tiny, wit
 text weights train on the same data:
 
     python examples/benchmarks/forgetting.py runs/llamo-tiny/text runs/llamo-tiny/alignment runs/llamo-tiny/joint \\
-        runs/llamo-tiny/single_stream_alignment runs/llamo-tiny/single_stream_joint
+        runs/llamo-tiny/motion runs/llamo-tiny/single_stream_alignment runs/llamo-tiny/single_stream_joint
 """
 
 import argparse

@@ -92,6 +92,37 @@ def read_body_motion(path: Path, body_models: str | Path | None) -> SourceMotion
     )
 
 
+def humanml3d_joints(path: Path, body_models: str | Path) -> tuple[np.ndarray, float]:
+    """Joints of a file of AMASS as HumanML3D takes them: ten numbers of the shape, and a female body unless male.
+
+    Genders that a file stores as bytes count as female, as in the code that the data set was made with.
+
+    Args:
+        path: `.npz` file of AMASS, with SMPL-H parameters.
+        body_models: folder of the SMPL-H models.
+
+    Returns:
+        (frames, 22, 3) in metres, Z up, and frames per second.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_body_motion`.
+    """
+    arrays = read_npz(path, "motion", {"poses", "trans", "betas", "gender", *FRAME_RATES})
+    if missing := {"poses", "trans", "betas"}.difference(arrays):
+        raise ValueError(f"{path}: no `{min(missing)}` in it; wanted a file of AMASS.")
+    poses, _ = _read_poses({"poses": arrays["poses"]}, path)
+    trans, betas = (_numbers(arrays[name], name, path) for name in ("trans", "betas"))
+    if trans.shape != (len(poses), 3) or betas.ndim != 1:
+        raise ValueError(f"{path}: trans {trans.shape} and betas {betas.shape} do not go with {len(poses)} poses.")
+    fps = read_frame_rate(arrays, path)
+    if fps is None:
+        raise ValueError(f"{path}: no frame rate in it; wanted a file of AMASS.")
+    stored = arrays.get("gender")
+    is_male = stored is not None and stored.size == 1 and stored.dtype.kind == "U" and stored.item() == "male"
+    _, rest = _find_model(body_models, "SMPL-H", "male" if is_male else "female", betas[:10], path)
+    return _move(rest, poses, trans), fps
+
+
 def _text(value: np.ndarray | None) -> str:
     texts = [] if value is None or value.size != 1 else read_texts(value)
     return texts[0] if texts else ""

@@ -66,11 +66,14 @@ class MotionClip:
         joints (`np.ndarray` of shape `(frames, joints, 3)`): World positions in the unit and at the frame rate of the
             representation, y up.
         captions (`Sequence[CaptionSegment]`): Its captions, at least one.
+        mirrored_captions (`Sequence[CaptionSegment]`, *optional*): Those of its mirrored clip; by default the same
+            with the sides swapped.
     """
 
     motion_id: str
     joints: np.ndarray
     captions: Sequence[CaptionSegment]
+    mirrored_captions: Sequence[CaptionSegment] | None = None
 
 
 @dataclass
@@ -154,7 +157,8 @@ def build_motion_dataset(
     file at its top, `train.txt` among them. `output_dir` gets `new_joint_vecs/` (features: one row fewer than frames,
     of "streaming272" as many), `new_joints/` (the joints recovered from them), `texts/`, `Mean.npy` and `Std.npy` of
     the train split (see `write_motion_statistics`), the split lists, and `report.json`. The mirrored clip of `<id>` is
-    `M<id>`, made from mirrored joints before retargeting, with mirrored captions, and stands in the same splits.
+    `M<id>`, made from mirrored joints before retargeting, and stands in the same splits. Its captions are those of
+    `texts/M<id>.txt`, or else those of the clip with the sides swapped.
 
     A run that was killed is taken up by the next one: clips whose files are all there, made from the same source files
     (size and modification time) with the same settings, are kept. Files appear whole or not at all, and the split
@@ -198,7 +202,7 @@ def build_motion_dataset(
     _prepare_output(source, output)
 
     records = _read_manifest(output / MANIFEST_NAME)
-    sources, missing = _find_sources(source, ids)
+    sources, missing = _find_sources(source, ids, mirror)
     complete = {
         clip_id: records[clip_id]
         for clip_id, signature in sources.items()
@@ -211,7 +215,7 @@ def build_motion_dataset(
 
     _remove_stale_files(output, records, complete)
     report.left_out += [(clip_id, reason) for clip_id, reason in (missing | failed).items()]
-    report.left_out += _unlisted_clips(source, set(ids))
+    report.left_out += _unlisted_clips(source, set(ids), mirror)
     report.skipped_lines += [line for clip_id in ids for line in complete.get(clip_id, {}).get("skipped_lines", [])]
     kept = {name: [clip_id for clip_id in split if clip_id in complete] for name, split in splits.items()}
     with_mirrored = {name: split + [f"M{i}" for i in split] if mirror else split for name, split in kept.items()}
@@ -275,7 +279,9 @@ def write_motion_clips(
             continue
         clip_joints = recovered[:, index, :num_rows].float().numpy()
         for side, prefix in enumerate(("", "M") if mirror else ("",)):
-            captions = [caption.mirrored() for caption in clip.captions] if prefix else clip.captions
+            captions = clip.captions
+            if prefix:
+                captions = clip.mirrored_captions or [caption.mirrored() for caption in clip.captions]
             lines = "".join(format_caption_line(caption) + "\n" for caption in captions)
             name = prefix + clip.motion_id
             save_array(output / FEATURES_DIR / f"{name}.npy", rows[side])
@@ -401,22 +407,26 @@ def _save_report(report: BuildReport, output: Path) -> None:
     save_bytes(output / REPORT_NAME, (json.dumps(asdict(report), indent=2) + "\n").encode())
 
 
-def _find_sources(source: Path, ids: list[str]) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Sizes and modification times of each clip's two files, and why other clips have none."""
+def _find_sources(source: Path, ids: list[str], mirror: bool) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Sizes and modification times of each clip's files, and why other clips have none."""
     found, missing = {}, {}
     for clip_id in ids:
-        paths = (source / SOURCE_JOINTS_DIR / f"{clip_id}.npy", source / TEXTS_DIR / f"{clip_id}.txt")
+        paths = [source / SOURCE_JOINTS_DIR / f"{clip_id}.npy", source / TEXTS_DIR / f"{clip_id}.txt"]
         absent = [path for path in paths if not path.is_file()]
         if absent:
             missing[clip_id] = " and ".join(f"{path.parent.name}/{path.name}" for path in absent) + " missing"
         else:
+            written = source / TEXTS_DIR / f"M{clip_id}.txt"
+            paths += [written] if mirror and written.is_file() else []
             found[clip_id] = [value for path in paths for value in (path.stat().st_size, path.stat().st_mtime_ns)]
     return found, missing
 
 
-def _unlisted_clips(source: Path, listed: set[str]) -> list[tuple[str, str]]:
-    stems = {path.stem for path in (source / SOURCE_JOINTS_DIR).glob("*.npy")}
-    stems |= {path.stem for path in (source / TEXTS_DIR).glob("*.txt")}
+def _unlisted_clips(source: Path, listed: set[str], mirror: bool) -> list[tuple[str, str]]:
+    stems = {path.stem for path in (source / TEXTS_DIR).glob("*.txt")}
+    if mirror:
+        stems -= {f"M{clip_id}" for clip_id in listed}
+    stems |= {path.stem for path in (source / SOURCE_JOINTS_DIR).glob("*.npy")}
     return [(clip_id, "in no split list") for clip_id in sorted(stems - listed)]
 
 
@@ -516,10 +526,12 @@ def _build_chunk(
             captions, outcome.skipped_lines = read_valid_captions(text_path)
             if not captions:
                 raise ValueError("; ".join([f"{text_path}: no usable caption", *outcome.skipped_lines]))
+            mirrored, skipped = _mirrored_captions(text_path) if settings.mirror else (None, [])
+            outcome.skipped_lines += skipped
         except ValueError as error:
             outcome.reason = str(error)
         else:
-            clips.append(MotionClip(outcome.motion_id, joints, captions))
+            clips.append(MotionClip(outcome.motion_id, joints, captions, mirrored))
     failed = {}
     if clips:
         failed = write_motion_clips(
@@ -536,6 +548,12 @@ def _build_chunk(
         if not outcome.reason:
             outcome.files = _output_files(clip.motion_id, output, settings.mirror)
     return list(outcomes.values())
+
+
+def _mirrored_captions(text_path: Path) -> tuple[list[CaptionSegment] | None, list[str]]:
+    """Captions that somebody wrote for the mirrored clip, and lines of them that are left out."""
+    path = text_path.with_name(f"M{text_path.name}")
+    return read_valid_captions(path) if path.is_file() else (None, [])
 
 
 def _read_joints(path: Path, settings: _Settings) -> np.ndarray:

@@ -29,6 +29,8 @@ from .source_motion import SourceMotion
 
 MOTION_SUFFIXES = (".bvh", ".amc", ".c3d", ".npz", ".npy", ".csv")
 _MAX_MAPPING_BYTES, _DEEPEST_MAPPING = 64 * 2**10, 10
+# A first frame from which the body gets to the next so many times faster than ever after, and as no body can.
+_JUMP, _JUMP_SPEED, _FEWEST_FRAMES = 5, 2, 4  # the speed in heights of the body a second
 _LARGEST_PLACE = 1e9  # units of the file
 _MOST_FRAMES = 1_000_000  # after resampling: fourteen hours at 20 frames per second
 _FOOT_JOINTS, _TOES, _HEAD_JOINT = [7, 8, 10, 11], (10, 11), 15
@@ -171,7 +173,8 @@ def _bring_into(
 ) -> tuple[np.ndarray, ImportReport]:
     """Joints of a representation, and how they were found."""
     rate, rate_source = _frame_rate(source, fps, layout)
-    joints = _resampled(_finite(place_joints(matches, source.positions)), rate, layout)
+    joints, notes = _without_reference_pose(_finite(place_joints(matches, source.positions)), rate)
+    joints = _resampled(joints, rate, layout)
     rest = None if source.rest is None else place_joints(matches, source.rest[None])[0]
     axis, axis_source = (axis, "given") if axis else (source.up, "this kind of file")
     if axis is None:
@@ -193,7 +196,7 @@ def _bring_into(
         frames=(len(source.positions), len(joints)),
         sides=sides,
         rest_pose=_describe_rest(rest),
-        notes=source.notes,
+        notes=(*source.notes, *notes),
         warnings=tuple(warning for warning in (doubt, wrong_sides) if warning),
         **sizes,
     )
@@ -360,6 +363,20 @@ def _finite(joints: np.ndarray) -> np.ndarray:
         place = joints[frame, joint].tolist()
         raise ValueError(f"{SKELETON.joint_names[joint]} is at {place} in frame {frame + 1}; wanted finite places")
     return joints
+
+
+def _without_reference_pose(joints: np.ndarray, rate: float) -> tuple[np.ndarray, list[str]]:
+    """Joints without a first frame that is no part of the motion, such as a T pose at the origin, and a note on it."""
+    if len(joints) < _FEWEST_FRAMES:
+        return joints, []
+    steps = np.linalg.norm(np.diff(joints, axis=0), axis=-1).mean(axis=1)
+    height = body_height(joints)
+    if steps[0] <= _JUMP * steps[1:].max() or steps[0] * rate <= _JUMP_SPEED * height:
+        return joints, []
+    note = (
+        f"frame 1 is left out: the next is {steps[0] / height:.2g} heights of the body away, so it is a reference pose"
+    )
+    return joints[1:], [note]
 
 
 def _resampled(joints: np.ndarray, rate: float, layout: MotionRepresentation) -> np.ndarray:

@@ -120,13 +120,12 @@ def data_hash(dataset: HFDataset) -> str:
 
 
 def processor_hash(processor: MotionProcessor, task: str) -> str:
-    """SHA-256 over statistics, vocabulary and the prompts of a task, with what stands before them."""
+    """SHA-256 over statistics, vocabulary and the prompts of a task."""
     extractor, asked = processor.feature_extractor, get_task(task, processor.tasks)
     parts = [
         extractor.mean,
         extractor.std,
         processor.tokenizer.backend_tokenizer.to_str(),
-        processor.opening(),
         [asked.wordings[0], *asked.timed_wordings[:1]],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -89,3 +89,8 @@ class LLaMoConfig(ContinuousMotionConfig):
     def codec(self) -> CausalMotionCodecConfig:
         """`motion_codec_config`, as what it is."""
         return cast(CausalMotionCodecConfig, self.motion_codec_config)
+
+    @property
+    def max_frames(self) -> int | None:
+        """Frames of the longest motion that it was trained on; None: unknown."""
+        return self.max_motion_latents and self.max_motion_latents * self.codec.downsampling_factor

@@ -72,6 +72,12 @@ class MotionVocabularyConfig(MotionLanguageConfig):
         return cast(MotionTokenizerConfig, self.motion_tokenizer_config).num_codes
 
     @property
+    def max_frames(self) -> int | None:
+        """Frames of the longest motion that it was trained on; None: unknown."""
+        codes = self.max_motion_codes
+        return codes and codes * cast(MotionTokenizerConfig, self.motion_tokenizer_config).downsampling_factor
+
+    @property
     def first_motion_token_id(self) -> int:
         """Token id of motion code 0."""
         return self.text_vocab_size + self.num_markers

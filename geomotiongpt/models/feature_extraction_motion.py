@@ -9,6 +9,8 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 
 from .motion_representation import features_to_joints, get_motion_representation, joints_to_features
 
+_FRAMES_AT_A_TIME = 4096  # of a motion of an hour, while it is checked
+
 
 class MotionFeatureExtractor(SequenceFeatureExtractor):
     """Turns features or joints into normalised, padded `motion_values` with a `motion_mask`.
@@ -88,6 +90,18 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
 
     def to_features(self, clip: ArrayLike | torch.Tensor, name: str = "motion") -> np.ndarray:
         """Checks one clip and turns joints into features; not normalised, (frames, F) float32."""
+        array, _ = self.check(clip, name)
+        if array.ndim == 3:
+            retarget = get_motion_representation(self.representation).target_bone_lengths is not None
+            array = joints_to_features(array.astype(np.float64), self.representation, retarget=retarget)
+        return array.astype(np.float32)
+
+    def check(self, clip: ArrayLike | torch.Tensor, name: str = "motion") -> tuple[np.ndarray, int]:
+        """One clip as an array, not copied where it is one, and how many rows of features it gives.
+
+        Raises:
+            ValueError: as in a call.
+        """
         facts = get_motion_representation(self.representation)
         array = _to_array(clip, name)
         is_joints = array.ndim == 3 and array.shape[1:] == (facts.num_joints, 3)
@@ -97,21 +111,20 @@ class MotionFeatureExtractor(SequenceFeatureExtractor):
                 f"{name} has shape {array.shape} ({array.dtype}); representation {self.representation!r} takes "
                 f"features (frames, {facts.num_features}) or joints (frames, {facts.num_joints}, 3)."
             )
-        if not np.isfinite(array).all():
-            frame = int(np.argwhere(~np.isfinite(array))[0, 0])
-            raise ValueError(
-                f"{name} has a NaN or infinite value, first in frame {frame}; repair or leave out the clip."
-            )
+        for start in range(0, len(array), _FRAMES_AT_A_TIME):
+            finite = np.isfinite(array[start : start + _FRAMES_AT_A_TIME])
+            if not finite.all():
+                frame = start + int(np.argwhere(~finite)[0, 0])
+                raise ValueError(
+                    f"{name} has a NaN or infinite value, first in frame {frame}; repair or leave out the clip."
+                )
         num_rows = facts.num_rows(len(array)) if is_joints else len(array)
         if num_rows < self.downsampling_factor:
             raise ValueError(
                 f"{name} has {len(array)} frames; the model takes {self.downsampling_factor} or more"
                 + (" (one more as joints)." if num_rows < len(array) else ".")
             )
-        if is_joints:
-            retarget = facts.target_bone_lengths is not None
-            array = joints_to_features(array.astype(np.float64), self.representation, retarget=retarget)
-        return array.astype(np.float32)
+        return array, num_rows
 
     def normalise(self, features: np.ndarray) -> np.ndarray:
         """(..., F) features -> (x - mean) / std, float32."""

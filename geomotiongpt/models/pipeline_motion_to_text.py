@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from transformers import Pipeline
 
+from .motion_segments import caption_segments
+
 
 class MotionPipeline(Pipeline):
     """What the pipelines of motion share: a processor that prepares everything, and motions as files or arrays."""
@@ -39,11 +41,45 @@ class MotionToTextPipeline(MotionPipeline):
     name that errors shall call it by, `{"motion": array, "name": name}`; lists give lists, and `batch_size=` runs them
     in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
     (`max_new_tokens`, `num_beams`, ...) are passed on.
+
+    With `segments=True` a motion may be of any length, and the result is `{"segments": [{"start", "end", "caption"},
+    ...]}`, in seconds: what each part of it shows, see `caption_segments`.
     """
 
-    def __call__(self, motion, **kwargs):
-        """Captions one motion or a list of motions."""
+    def __call__(self, motion, *, segments: bool = False, window=None, stride=None, progress: bool = False, **kwargs):
+        """Captions one motion or a list of motions.
+
+        Args:
+            motion: see above.
+            segments: caption the parts of a motion, one motion after another, each in batches of windows.
+            window: with segments, seconds that the model sees at a time.
+            stride: with segments, seconds from a window to the next.
+            progress: with segments, show a progress bar for each motion.
+            **kwargs: `batch_size` (motions at a time, 1; of segments windows, 16), and arguments of `generate`.
+
+        Raises:
+            FileNotFoundError: for a motion file that is not there.
+            ValueError: for a motion that cannot be used, or as `caption_segments`.
+        """
+        options = {"window": window, "stride": stride, "progress": progress or None}
+        if segments:
+            return self._caption_segments(motion, {**options, **self._forward_params, **kwargs})
+        idle = [name for name, value in options.items() if value is not None]
+        if idle:
+            raise ValueError(f"{', '.join(idle)}: no effect without segments=True; leave it out.")
         return super().__call__(motion, **kwargs)
+
+    def _caption_segments(self, motion, options: dict):
+        motions = motion if isinstance(motion, (list, tuple)) else [motion]
+        options["batch_size"] = options.get("batch_size") or self._batch_size or 16
+        results = []
+        for one in motions:
+            name = "motion"
+            if isinstance(one, (str, Path)):
+                name, one = str(one), read_motion(Path(one), mapped=True)
+            segments = caption_segments(self.model, self.processor, one, name=name, **options)
+            results.append({"segments": [segment._asdict() for segment in segments]})
+        return results if motions is motion else results[0]
 
     def _sanitize_parameters(self, **generate_kwargs):
         return {}, generate_kwargs, {}
@@ -68,8 +104,8 @@ class MotionToTextPipeline(MotionPipeline):
         return {"generated_text": texts if isinstance(texts, str) else texts[0]}
 
 
-def read_motion(path: Path) -> np.ndarray:
-    """An array from a `.npy` file.
+def read_motion(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """An array from a `.npy` file; mapped, it is read where and when it is looked at.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -78,6 +114,6 @@ def read_motion(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such motion file.")
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from error

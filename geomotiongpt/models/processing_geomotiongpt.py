@@ -161,6 +161,12 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
             raise ValueError(f"num_frames is {num_frames}; ask for at least 1.")
         return -(-num_frames // self.feature_extractor.downsampling_factor)
 
+    def frames_beside(self, num_new_tokens: int) -> int:
+        """Frames of the longest motion that fits into a prompt beside a caption of so many tokens, 0 if none does."""
+        words = len(self._prompt_ids([MotionTaskExample("motion-to-text")])[0])
+        codes = self.tokenizer.model_max_length - words - num_new_tokens
+        return max(0, codes) * self.feature_extractor.downsampling_factor
+
     def codes_to_seconds(self, num_codes: int) -> float:
         """How long so many codes last, in seconds."""
         frames = num_codes * self.feature_extractor.downsampling_factor
@@ -193,7 +199,7 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
 
     def _prompt_ids(self, examples: Sequence[MotionTaskExample]) -> list[list[int]]:
         """The words of prompts, with what stands before and between them in its place."""
-        opening = self.opening()
+        opening = self._opening()
         start, end = self.tokenizer.convert_tokens_to_ids([START_TOKEN, END_TOKEN])
         first = self._first_code_id
         rows: list[list[int | str]] = []

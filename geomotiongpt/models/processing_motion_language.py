@@ -59,10 +59,14 @@ class MotionLanguageProcessor(ProcessorMixin):
         tokenizer.padding_side = "left"
         tokenizer.model_max_length = config.max_position_embeddings
 
-    def opening(self) -> list[int]:
+    def _opening(self) -> list[int]:
         """What the base's tokenizer puts before any text, like `<s>`: the base is used to it."""
         plain, whole = self.tokenizer("a", add_special_tokens=False)["input_ids"], self.tokenizer("a")["input_ids"]
         return whole[: whole.index(plain[0])]
+
+    def frames_beside(self, num_new_tokens: int) -> int | None:
+        """Frames of the longest motion that fits into a prompt beside a caption of so many tokens; None: any does."""
+        return None
 
     def _way_out(self) -> str:
         """What to do about a row that is too long."""

@@ -158,7 +158,7 @@ class MotionGPT3Processor(MotionLanguageProcessor):
         Raises:
             ValueError: for an unknown task, a length below 1, or a row too long for the model.
         """
-        opening = self.opening()
+        opening = self._opening()
         prompts = self._encode_words([[*opening, *self._prompt(example)] for example in examples])
         answers: list[list[int]] = [[] for _ in prompts]
         if with_answers:

@@ -184,8 +184,7 @@ def streaming_joints(rows: Tensor, lengths: Tensor | None, rep: MotionRepresenta
         (J, 3, ..., T), metres.
     """
     slices = rep.feature_slices
-    change = _heading(rows[slices["heading_change"]][[2, 1, 0], ..., 1:])
-    yaw = _after_start(change).cumsum(-1)
+    yaw = _recovered_yaw(rows, rep)
     x, z = rows[slices["root_velocity"], ..., 1:]
     steps = rotate_about_y(-yaw[..., :-1], torch.stack([x, torch.zeros_like(x), z]).unsqueeze(0))
     path = _after_start(steps).cumsum(-1)
@@ -193,16 +192,36 @@ def streaming_joints(rows: Tensor, lengths: Tensor | None, rep: MotionRepresenta
     if lengths is None:
         return rotate_about_y(-yaw, seen) + path
     root = drop_height(path) + seen[:1] - drop_height(seen[:1])
-    local = orthonormalize(rows[slices["rotations"]].unflatten(0, (-1, 2, 3)))
-    return _forward_kinematics(root[0], yaw, local, bone_vectors(seen[..., :1], rep), lengths, rep)
+    return _forward_kinematics(root[0], streaming_rotations(rows, rep), bone_vectors(seen[..., :1], rep), lengths, rep)
+
+
+def streaming_rotations(rows: Tensor, rep: MotionRepresentation) -> Tensor:
+    """The rotations in features.
+
+    Args:
+        rows: (features, ..., T).
+        rep: representation in the layout "frames".
+
+    Returns:
+        (J, row, column, ..., T): the first is the body's in the world, each other is relative to its parent.
+    """
+    local = orthonormalize(rows[rep.feature_slices["rotations"]].unflatten(0, (-1, 2, 3)))
+    root = rotate_about_y(-_recovered_yaw(rows, rep), local[0].transpose(0, 1)).transpose(0, 1)
+    return torch.cat([root.unsqueeze(0), local[1:]])
+
+
+def _recovered_yaw(rows: Tensor, rep: MotionRepresentation) -> Tensor:
+    """The turn about y (..., T) that takes the heading of each frame to that of the first."""
+    change = _heading(rows[rep.feature_slices["heading_change"]][[2, 1, 0], ..., 1:])
+    return _after_start(change).cumsum(-1)
 
 
 def _forward_kinematics(
-    root: Tensor, yaw: Tensor, local: Tensor, first_bones: Tensor, lengths: Tensor, rep: MotionRepresentation
+    root: Tensor, local: Tensor, first_bones: Tensor, lengths: Tensor, rep: MotionRepresentation
 ) -> Tensor:
     """Positions (J, 3, ..., T) from local rotations (J, row, column, ..., T) and row 0's bones (J - 1, 3, ..., 1)."""
     bones = normalize(first_bones, lengths.view(-1, *[1] * (first_bones.dim() - 1)))
-    world = [rotate_about_y(-yaw, local[0].transpose(0, 1)).transpose(0, 1)] * rep.num_joints
+    world = [local[0]] * rep.num_joints
     joints = [root] * rep.num_joints
     for joint in rep.outward_order:
         before = world[rep.parents[joint]]

@@ -24,6 +24,8 @@ class MotionDataArguments:
         min_frames (`int`, *optional*): shorter clips are left out; none by default.
         max_frames (`int`, *optional*): longer clips are left out; none by default.
         mirrored (`bool`, defaults to `True`): whether to train on the mirrored clips too (evaluation never does).
+        weights (`dict[str, int]`): of a joined folder: how often an epoch shows each clip of a data set, by its name;
+            once by default.
     """
 
     path: str
@@ -33,6 +35,7 @@ class MotionDataArguments:
     min_frames: int | None = None
     max_frames: int | None = None
     mirrored: bool = True
+    weights: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from datasets import Dataset as HFDataset
 from transformers import TrainerCallback, default_data_collator, set_seed
 
 from ..baselines import BaselineMotionTokenizer, FSQMotionTokenizer, ResidualVQMotionTokenizer, VQMotionTokenizer
+from ..data.joined import weighted_rows
 from ..data.loader import load_motion_dataset, load_motion_statistics
 from ..data.training_sets import (
     MotionClipDataset,
@@ -213,7 +214,7 @@ def make_feature_extractor(data: MotionDataArguments, downsampling_factor: int) 
 def load_split(data: MotionDataArguments, split: str, min_frames: int):
     """One split of a recipe's data; clips of less than `min_frames` frames are left out and named in the log.
 
-    Evaluation splits never hold mirrored clips.
+    Evaluation splits never hold mirrored clips. Training clips of a joined folder come as often as their weight says.
     """
     dataset = load_motion_dataset(
         data.path,
@@ -227,4 +228,6 @@ def load_split(data: MotionDataArguments, split: str, min_frames: int):
     if short:
         names = ", ".join(short[:5])
         logger.warning("%s: left out %d motions of less than %d frames: %s", split, len(short), min_frames, names)
+    if data.weights and split == data.train_split:
+        dataset = dataset.select(weighted_rows(dataset["motion_id"], data.weights))
     return dataset

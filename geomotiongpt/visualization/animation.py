@@ -1,4 +1,4 @@
-"""Stick figures of a motion: an animated GIF, or a strip of poses for a page.
+"""Stick figures of motions: an animated GIF, an MP4, or a strip of poses for a page.
 
 Pictures are drawn with Pillow under an orthographic camera: many times faster than a 3-d matplotlib axis.
 """
@@ -6,16 +6,21 @@ Pictures are drawn with Pillow under an orthographic camera: many times faster t
 import functools
 import itertools
 import os
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
 
 from ..models.motion_representation import MotionRepresentation, get_motion_representation
-from .output import check_output_path, to_array, write_aside
+from .clip import check_fps, joints_in_metres
+from .output import check_output_path, write_aside
 
 Colour = tuple[int, int, int]
 
@@ -39,6 +44,9 @@ MOST_TILES = 32
 BONE_WIDTH, HEAD_RADIUS = 0.05, 0.09  # metres
 SMALLEST_FIGURE = 0.2  # of the picture's height: on longer paths the camera pans instead of drawing back further
 MOST_TITLE_LINES = 3
+MOST_GIF_FPS = 50
+LONG_CLIP = 600  # frames; drawing them takes so long that a progress bar is shown
+VIDEO_QUALITY = "20"  # constant rate factor of H.264; flat colours need little
 
 
 def animate_motion(
@@ -51,49 +59,97 @@ def animate_motion(
     every: int = 1,
     size: tuple[int, int] = (640, 480),
 ) -> Path:
-    """Write an animated GIF of a stick figure on a tiled floor, with its root's path traced on the floor.
+    """Write an animated GIF or an MP4 of a stick figure on a tiled floor, with its root's path traced on the floor.
 
     Args:
         joints: positions (frames, joints, 3), Y up, in the representation's unit of length.
-        path: file to write, `.gif`.
+        path: file to write, `.gif` or `.mp4`; the latter takes PyAV, `pip install 'geomotiongpt[video]'`.
         caption: title above the picture, wrapped to its width.
         representation: name of the skeleton.
         fps: frames a second of `joints`; the representation's own by default.
         every: draw every n-th frame; the speed of the motion stays the same.
-        size: width and height in pixels, at least 160 each.
+        size: width and height in pixels, at least 160 each; of an MP4 even.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: on another shape, a joint that is not finite, another suffix, or more than 50 frames a second,
-            which GIF viewers do not play.
+        ValueError: on another shape, a joint that is not finite, another suffix, an MP4 without PyAV, or more than 50
+            frames a second, which GIF viewers do not play.
     """
-    path = check_output_path(path, (".gif",))
-    skeleton = get_motion_representation(representation)
-    fps = skeleton.fps if fps is None else fps
-    if every < 1 or not 0 < fps / every <= 50:
-        raise ValueError(
-            f"GIF viewers play up to 50 frames a second, got fps={fps} with every={every}: "
-            "pass a positive fps and every >= fps / 50"
-        )
-    if min(size) < 160:
-        raise ValueError(f"size must be at least 160 x 160 pixels, got {size[0]} x {size[1]}")
-    scene = _Scene(_stand_on_floor(joints, skeleton), skeleton, fps, size, caption)
-    drawn = range(0, len(scene.motion), every)
+    return animate_motions(
+        [joints], path, captions=[caption], representation=representation, fps=fps, every=every, size=size
+    )
 
+
+def animate_motions(
+    motions: Sequence[np.ndarray | torch.Tensor],
+    path: str | os.PathLike,
+    *,
+    captions: Sequence[str | None] | None = None,
+    representation: str = "humanml3d",
+    fps: float | None = None,
+    every: int = 1,
+    size: tuple[int, int] = (640, 480),
+) -> Path:
+    """Write an animated GIF or an MP4 of motions side by side, at one scale, with a caption under each.
+
+    They start together; one that is over holds its last pose.
+
+    Args:
+        motions: positions (frames, joints, 3) of each, as of `animate_motion`. One alone has its caption above.
+        path, representation, fps, every: as of `animate_motion`.
+        captions: one a motion.
+        size: width and height in pixels of each part.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: as `animate_motion`, and without motions or with another number of captions.
+    """
+    path = check_output_path(path, (".gif", ".mp4"))
+    is_gif = path.suffix.lower() == ".gif"
+    skeleton = get_motion_representation(representation)
+    fps = check_fps(fps, skeleton)
+    if every < 1 or (is_gif and fps / every > MOST_GIF_FPS):
+        raise ValueError(
+            f"GIF viewers play up to {MOST_GIF_FPS} frames a second, got fps={fps} with every={every}: "
+            f"pass every >= fps / {MOST_GIF_FPS}, at least 1"
+        )
+    if min(size) < 160 or not (is_gif or size[0] % 2 == size[1] % 2 == 0):
+        raise ValueError(
+            f"size must be at least 160 x 160 pixels{'' if is_gif else ', and even'}, got {size[0]} x {size[1]}"
+        )
+    captions = [None] * len(motions) if captions is None else list(captions)
+    if not motions or len(captions) != len(motions):
+        raise ValueError(
+            f"got {len(captions)} captions for {len(motions)} motions; give one motion or more, and one a motion"
+        )
+    clips = [stand_on_floor(joints_in_metres(motion, skeleton), skeleton) for motion in motions]
+    picture = _Picture(clips, skeleton, fps, size, captions)
+    drawn = range(0, picture.num_frames, every)
+    if is_gif:
+        return _write_gif(picture, drawn, path)
+    return _write_mp4(picture, drawn, path)
+
+
+def _write_gif(picture: "_Picture", drawn: range, path: Path) -> Path:
     # One palette for all frames: palettes of their own would flicker, and cost most of the time.
-    sample = Image.new("RGB", (size[0], 2 * size[1]))
-    sample.paste(scene.draw_frame(drawn[0]), (0, 0))
-    sample.paste(scene.draw_frame(drawn[-1]), (0, size[1]))
+    first, last = picture.draw_frame(drawn[0]), picture.draw_frame(drawn[-1])
+    sample = Image.new("RGB", (first.width, 2 * first.height))
+    sample.paste(first, (0, 0))
+    sample.paste(last, (0, first.height))
     palette = sample.quantize(128)
     colours = np.array(palette.getpalette()).reshape(-1, 3)
     colours[colours.mean(axis=1) > 249] = BACKGROUND  # Pillow matches colours coarsely: keep the page white
     palette.putpalette(colours.ravel().tolist())
-    frames = (scene.draw_frame(index).quantize(palette=palette, dither=Image.Dither.NONE) for index in drawn)
+    frames = (
+        picture.draw_frame(index).quantize(palette=palette, dither=Image.Dither.NONE) for index in _progress(drawn)
+    )
 
     # GIF counts hundredths of a second: rounding when a frame ends, not how long it lasts, keeps the clip's length.
-    ends = np.rint(np.array([*drawn, len(scene.motion)]) * 100 / fps).astype(int)
+    ends = np.rint(np.array([*drawn, picture.num_frames]) * 100 / picture.fps).astype(int)
     durations = 10 * np.diff(ends)
 
     def write(file: BinaryIO) -> None:
@@ -101,6 +157,34 @@ def animate_motion(
         first.save(file, "GIF", save_all=True, append_images=frames, duration=durations.tolist(), loop=0)
 
     return write_aside(path, write)
+
+
+def _write_mp4(picture: "_Picture", drawn: range, path: Path) -> Path:
+    """H.264, which browsers and presentations play."""
+    av = _video_library()
+    rate = Fraction(picture.fps / drawn.step).limit_denominator(1001)
+
+    def write(file: BinaryIO) -> None:
+        with av.open(file, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=rate, options={"crf": VIDEO_QUALITY})
+            stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv420p"
+            for index in _progress(drawn):
+                container.mux(stream.encode(av.VideoFrame.from_image(picture.draw_frame(index))))
+            container.mux(stream.encode())
+
+    return write_aside(path, write)
+
+
+def _progress(drawn: range) -> "tqdm[int]":
+    return tqdm(drawn, "drawing", leave=False, disable=len(drawn) < LONG_CLIP)
+
+
+def _video_library() -> ModuleType:
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise ValueError("an MP4 takes PyAV: pip install 'geomotiongpt[video]', or write a .gif") from None
+    return av
 
 
 def draw_motion_strip(
@@ -130,10 +214,10 @@ def draw_motion_strip(
     """
     path = check_output_path(path, (".png",))
     skeleton = get_motion_representation(representation)
-    fps = skeleton.fps if fps is None else fps
-    if num_poses < 1 or not fps > 0:
-        raise ValueError(f"num_poses and fps must be positive, got num_poses={num_poses} and fps={fps}")
-    motion = _stand_on_floor(joints, skeleton)
+    fps = check_fps(fps, skeleton)
+    if num_poses < 1:
+        raise ValueError(f"num_poses must be positive, got num_poses={num_poses}")
+    motion = stand_on_floor(joints_in_metres(joints, skeleton), skeleton)
     frames = np.unique(np.rint(np.linspace(0, len(motion) - 1, num_poses)).astype(int))
     poses = motion[frames]
     poses[..., [0, 2]] -= poses[:, :1, [0, 2]]  # every figure on a spot of its own
@@ -149,7 +233,7 @@ def draw_motion_strip(
     title = _wrap(caption, width - 2 * MARGIN)
     head = 2 * MARGIN + TITLE_LEADING * len(title)
     pen = _Pen((width, head + round(scale * (top - bottom)) + MARGIN + FOOTER))
-    pen.title(title)
+    pen.title(title, MARGIN)
     for index, pose, middle, centre in zip(frames, poses, middles, (low + high)[:, 0] / 2, strict=True):
         view = _View(scale, np.array([middle - scale * centre, head + scale * top]))
         _draw_shadow(pen, pose, skeleton, view)
@@ -213,34 +297,83 @@ class _Pen:
         place = (point[0] * SUPERSAMPLING, point[1] * SUPERSAMPLING)
         self.draw.text(place, text, colour, _font(size * SUPERSAMPLING), anchor=anchor)
 
-    def title(self, lines: list[str]) -> None:
+    def title(self, lines: list[str], top: float) -> None:
         for row, line in enumerate(lines):
-            self.text((self.size[0] / 2, MARGIN + TITLE_LEADING * (row + 0.5)), line, TEXT, TITLE_SIZE)
+            self.text((self.size[0] / 2, top + TITLE_LEADING * (row + 0.5)), line, TEXT, TITLE_SIZE)
+
+
+class _Picture:
+    """Clips side by side, their captions, and a footer with the clock."""
+
+    def __init__(
+        self,
+        clips: Sequence[np.ndarray],
+        skeleton: MotionRepresentation,
+        fps: float,
+        size: tuple[int, int],
+        captions: Sequence[str | None],
+    ):
+        self.fps, self.num_frames = fps, max(map(len, clips))
+        self.size = (size[0] * len(clips), size[1])
+        titles = [_wrap(caption, size[0] - 2 * MARGIN) for caption in captions]
+        part, lines = (size[0], size[1] - FOOTER), max(map(len, titles))
+        self.scenes = [
+            _Scene(clip, skeleton, part, title, lines, above=len(clips) == 1)
+            for clip, title in zip(clips, titles, strict=True)
+        ]
+        scale = min(scene.scale for scene in self.scenes)
+        for scene in self.scenes:
+            scene.scale = scale  # one for all: figures can be compared
+
+    def draw_frame(self, index: int) -> Image.Image:
+        image = Image.new("RGB", self.size, BACKGROUND)
+        for column, scene in enumerate(self.scenes):
+            part = scene.draw_frame(min(index, len(scene.motion) - 1))
+            image.paste(part, (column * part.width, 0))
+            if column:
+                ImageDraw.Draw(image).line([(column * part.width, MARGIN), (column * part.width, part.height)], SHADOW)
+        image.paste(self._footer(index), (0, self.size[1] - FOOTER))
+        return image
+
+    def _footer(self, index: int) -> Image.Image:
+        width, line = self.size[0], FOOTER / 2
+        pen = _Pen((width, FOOTER))
+        for x, label, colour in ((MARGIN + 5, "left", LEFT), (MARGIN + 53, "right", RIGHT)):
+            pen.dot(np.array([x, line]), colour, 5)
+            pen.text((x + 10, line), label, MUTED_TEXT, LABEL_SIZE, anchor="lm")
+        clock = f"{index / self.fps:.1f} of {self.num_frames / self.fps:.1f} s"
+        pen.text((width - MARGIN, line), clock, MUTED_TEXT, LABEL_SIZE, anchor="rm")
+        tiles = {scene.tile_width for scene in self.scenes}
+        if width >= 400 and len(tiles) == 1:
+            pen.text((width / 2, line), f"tiles of {tiles.pop():g} m", MUTED_TEXT, LABEL_SIZE)
+        return pen.image()
 
 
 class _Scene:
-    """A clip on its floor, framed so that all of it stays in view."""
+    """A clip on its floor, framed so that all of it stays in view, with a title above or below."""
 
     def __init__(
         self,
         motion: np.ndarray,
         skeleton: MotionRepresentation,
-        fps: float,
         size: tuple[int, int],
-        caption: str | None,
+        title: list[str],
+        title_lines: int,
+        *,
+        above: bool,
     ):
-        self.motion, self.skeleton, self.fps, self.size = motion, skeleton, fps, size
-        self.title = _wrap(caption, size[0] - 2 * MARGIN)
+        self.motion, self.skeleton, self.size, self.title = motion, skeleton, size, title
         self.tiles, self.tile_width = _tile_floor(motion)
-        self.top = MARGIN + TITLE_LEADING * len(self.title)
-        self.bottom = size[1] - FOOTER
+        title_room = TITLE_LEADING * title_lines
+        self.top = MARGIN + title_room * above
+        self.bottom = size[1] - title_room * (not above)
+        self.title_top = MARGIN if above else self.bottom
 
         low, high = _bounds(motion)
         self.low, self.high = low.min(axis=0), high.max(axis=0)
-        room = np.array([size[0] - 2 * MARGIN, self.bottom - self.top - 2 * MARGIN])
+        self.room = np.array([size[0] - 2 * MARGIN, self.bottom - self.top - 2 * MARGIN])
         figure = (high - low)[:, 1].max()
-        self.scale = max((room / (self.high - self.low)).min(), SMALLEST_FIGURE * room[1] / max(figure, 1.0))
-        self.half_view = room / self.scale / 2
+        self.scale = max((self.room / (self.high - self.low)).min(), SMALLEST_FIGURE * self.room[1] / max(figure, 1.0))
 
     def draw_frame(self, index: int) -> Image.Image:
         view = self._view(index)
@@ -254,45 +387,24 @@ class _Scene:
             pen.line(trail, TRAIL, 2.5)
         pen.dot(trail[-1], TRAIL, 4)
         _draw_figure(pen, self.motion[index], self.skeleton, view)
-        self._draw_margins(pen, index)
+        pen.rectangle((0, 0), (self.size[0], self.top), BACKGROUND)
+        pen.rectangle((0, self.bottom), self.size, BACKGROUND)
+        pen.title(self.title, self.title_top)
         return pen.image()
 
     def _view(self, index: int) -> _View:
         """Centre on the whole path; where that does not fit, on the root, as far as the path reaches."""
-        first, last = self.low + self.half_view, self.high - self.half_view
+        half_view = self.room / self.scale / 2
+        first, last = self.low + half_view, self.high - half_view
         root = self.motion[index, 0] @ _View.PLANE
         centre = np.where(first < last, np.clip(root, first, last), (self.low + self.high) / 2)
         middle = np.array([self.size[0] / 2, (self.top + self.bottom) / 2])
         return _View(self.scale, middle - self.scale * centre * (1, -1))
 
-    def _draw_margins(self, pen: _Pen, index: int) -> None:
-        width, height = self.size
-        pen.rectangle((0, 0), (width, self.top), BACKGROUND)
-        pen.rectangle((0, self.bottom), (width, height), BACKGROUND)
-        pen.title(self.title)
-        line = height - FOOTER / 2
-        for x, label, colour in ((MARGIN + 5, "left", LEFT), (MARGIN + 53, "right", RIGHT)):
-            pen.dot(np.array([x, line]), colour, 5)
-            pen.text((x + 10, line), label, MUTED_TEXT, LABEL_SIZE, anchor="lm")
-        clock = f"{index / self.fps:.1f} of {len(self.motion) / self.fps:.1f} s"
-        pen.text((width - MARGIN, line), clock, MUTED_TEXT, LABEL_SIZE, anchor="rm")
-        if width >= 400:
-            pen.text((width / 2, line), f"tiles of {self.tile_width:g} m", MUTED_TEXT, LABEL_SIZE)
 
-
-def _stand_on_floor(joints: np.ndarray | torch.Tensor, skeleton: MotionRepresentation) -> np.ndarray:
-    """Check a clip and bring it to metres, its lowest point on the floor, facing +Z over the origin at first."""
-    motion = to_array(joints)
-    if motion.ndim != 3 or len(motion) == 0 or motion.shape[1:] != (skeleton.num_joints, 3):
-        raise ValueError(
-            f"joints must have shape (frames, {skeleton.num_joints}, 3) for {skeleton.name!r}, got {motion.shape}: "
-            "pass one clip of positions (features_to_joints makes them of features), or name its representation"
-        )
-    if not np.isfinite(motion).all():
-        frame, joint = np.argwhere(~np.isfinite(motion))[0][:2]
-        raise ValueError(f"joint {joint} of frame {frame} is not finite: {motion[frame, joint].tolist()}")
-    motion = motion * skeleton.unit_in_metres
-    motion -= (motion[0, 0, 0], motion[..., 1].min(), motion[0, 0, 2])
+def stand_on_floor(joints: np.ndarray, skeleton: MotionRepresentation) -> np.ndarray:
+    """Bring a clip in metres to where it is drawn: lowest point on the floor, facing +Z over the origin at first."""
+    motion = joints - (joints[0, 0, 0], joints[..., 1].min(), joints[0, 0, 2])
     right_hip, left_hip, right_shoulder, left_shoulder = motion[0, list(skeleton.face_joints)]
     across = right_hip - left_hip + right_shoulder - left_shoulder
     heading = np.arctan2(-across[2], -across[0])  # of the body's left: +X when it faces +Z
@@ -326,7 +438,7 @@ def _tile_floor(motion: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _draw_shadow(pen: _Pen, pose: np.ndarray, skeleton: MotionRepresentation, view: _View) -> None:
     points = view.project(pose * (1, 0, 1))
-    for bone in _bones(skeleton):
+    for bone in list_bones(skeleton):
         pen.bone(points[bone], SHADOW, max(BONE_WIDTH * view.scale, 2.0))
 
 
@@ -334,13 +446,13 @@ def _draw_figure(pen: _Pen, pose: np.ndarray, skeleton: MotionRepresentation, vi
     """Draw one pose (joints, 3), the bones nearest to the eye last."""
     width = max(BONE_WIDTH * view.scale, 2.0)
     points, nearness = view.project(pose), pose @ _View.TOWARDS_EYE
-    for bone in sorted(_bones(skeleton), key=lambda bone: nearness[bone].mean()):
+    for bone in sorted(list_bones(skeleton), key=lambda bone: nearness[bone].mean()):
         pen.line(points[bone], BACKGROUND, width + 3)  # an outline keeps crossing limbs apart
         pen.bone(points[bone], _side_colour(bone[1], skeleton), width)
-    pen.dot(points[_head(skeleton)], CENTRE, HEAD_RADIUS * view.scale)
+    pen.dot(points[head_joint(skeleton)], CENTRE, HEAD_RADIUS * view.scale)
 
 
-def _bones(skeleton: MotionRepresentation) -> list[list[int]]:
+def list_bones(skeleton: MotionRepresentation) -> list[list[int]]:
     return [[parent, child] for chain in skeleton.kinematic_chains for parent, child in itertools.pairwise(chain)]
 
 
@@ -350,7 +462,7 @@ def _side_colour(joint: int, skeleton: MotionRepresentation) -> Colour:
     return RIGHT if joint in skeleton.right_joints else CENTRE
 
 
-def _head(skeleton: MotionRepresentation) -> int:
+def head_joint(skeleton: MotionRepresentation) -> int:
     """The joint at the end of the chain that belongs to neither side."""
     sided = {*skeleton.left_joints, *skeleton.right_joints}
     return next(chain[-1] for chain in skeleton.kinematic_chains if chain[-1] not in sided)

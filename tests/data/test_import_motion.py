@@ -182,6 +182,20 @@ def test_rounded_frame_times_lose_no_frame(frame_time, fps, frames, tmp_path):
     assert len(gm.import_motion(file, fps=20).joints) == 61
 
 
+@pytest.mark.parametrize("place", ["origin", "here"])
+def test_a_first_frame_in_a_reference_pose_is_left_out(place, tmp_path):
+    """As conversions of the CMU library have it: a T pose, often somewhere else."""
+    bvh = make_rig("mixamo", FRAMES)
+    pose = np.zeros((1, bvh.values.shape[1]))
+    pose[0, :3] = bvh.values[0, :3] - [0, 0, 300] if place == "origin" else bvh.values[0, :3]
+    whole = gm.Bvh(**{**vars(bvh), "values": np.concatenate([pose, bvh.values])})
+    imported = gm.import_motion(gm.write_bvh(whole, tmp_path / "pose.bvh"))
+    expected = gm.import_motion(gm.write_bvh(bvh, tmp_path / "walk.bvh"))
+    assert imported.joints == pytest.approx(expected.joints)
+    assert any(note.startswith("frame 1 is left out") for note in imported.report.notes)
+    assert not expected.report.notes
+
+
 @pytest.mark.parametrize("count", [22, 24, 52])
 def test_arrays_of_smpl_joints_need_no_names(count, tmp_path):
     joints = np.concatenate([body_positions(FRAMES), np.zeros((FRAMES, count - 22, 3))], axis=1) / 100
@@ -361,6 +375,8 @@ def test_real_files_import_by_themselves_and_stand_on_the_floor(real_imports):
         joints = gm.features_to_joints(gm.joints_to_features(imported.joints))
         assert joints[..., 1].min() == pytest.approx(0, abs=1e-5), name
         assert joints[:, [7, 8, 10, 11], 1].min() < 0.03, name
+        left_out = [note for note in report.notes if "frame 1 is left out" in note]
+        assert len(left_out) == (name == "cmu_007_12"), name
 
 
 def steps_per_second(joints, fps=20):

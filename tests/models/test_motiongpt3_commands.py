@@ -86,6 +86,11 @@ def test_what_cannot_be_made_ends_with_one_line(folder, tmp_path, capsys, option
     assert message in error and not (tmp_path / "made").exists()
 
 
+def test_a_model_whose_motion_is_a_latent_has_no_tokens_to_show(folder, clip, tmp_path, capsys):
+    assert main(["render", str(clip), "-o", str(tmp_path / "a.html"), "--model", str(folder)]) == 2
+    assert "whose motion is continuous" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
 def test_a_model_with_codes_has_no_use_for_denoising(tiny_model_folder, tmp_path, capsys):
     command = ["generate", str(tiny_model_folder), "a person walks", "--guidance-scale", "2"]
     assert main([*command, "--output", str(tmp_path / "made")]) == 2

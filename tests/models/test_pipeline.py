@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from geomotiongpt import MotionToTextPipeline, features_to_joints
+from geomotiongpt import MotionToTextPipeline, caption_segments, features_to_joints
 
 GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
 
@@ -87,3 +87,29 @@ def test_unusable_motions_are_named_by_file(describe, clips, tmp_path):
         np.save(tmp_path / f"{name}.npy", motion)
         with pytest.raises(ValueError, match=problem):
             describe(str(tmp_path / f"{name}.npy"))
+
+
+def test_segments_of_files_arrays_and_lists(describe, tiny_model, tiny_processor, clips, files):
+    """Windows of 2 s: of the clips of 2, 0.8 and 3.35 s the last has three."""
+    options = {"window": 2, "stride": 1, **GENERATION}
+    expected = [
+        {"segments": [part._asdict() for part in caption_segments(tiny_model, tiny_processor, clip, **options)]}
+        for clip in clips
+    ]
+    assert [len(result["segments"]) for result in expected] == [1, 1, 3]
+    (whole,) = expected[0]["segments"]
+    assert whole == {"start": 0, "end": 2, "caption": describe(clips[0], **GENERATION)["generated_text"]}
+    for motion in (files[2], clips[2]):
+        assert describe(motion, segments=True, **options) == expected[2]
+    for motions in (files, clips):
+        assert describe(motions, segments=True, batch_size=2, **options) == expected
+
+
+def test_windows_without_segments_are_refused(describe, clips, files, tmp_path):
+    with pytest.raises(ValueError, match="window, progress: no effect without segments=True"):
+        describe(clips[0], window=2, progress=True)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.npy: no such motion file"):
+        describe(str(tmp_path / "nowhere.npy"), segments=True)
+    np.save(tmp_path / "wide.npy", np.zeros((30, 251)))
+    with pytest.raises(ValueError, match=r"wide\.npy has shape \(30, 251\)"):
+        describe(str(tmp_path / "wide.npy"), segments=True)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from geomotiongpt.models.motion_representation import get_motion_representation
-from geomotiongpt.visualization.animation import LEFT, RIGHT, TRAIL, animate_motion, draw_motion_strip
+from geomotiongpt.visualization.animation import LEFT, RIGHT, TRAIL, animate_motion, animate_motions, draw_motion_strip
 
 
 def walk(num_frames: int = 24, representation: str = "humanml3d", speed: float = 1.2) -> np.ndarray:
@@ -53,6 +53,57 @@ def test_gif_lasts_as_long_as_the_clip(tmp_path, fps, every):
     frames, durations = read_frames(path)
     assert frames.shape == (math.ceil(25 / every), 240, 320, 3)
     assert sum(durations) == pytest.approx(1000 * 25 / (fps or 20), abs=5)
+
+
+@pytest.mark.parametrize(("fps", "every"), [(None, 1), (12.5, 1), (120, 4)])
+def test_mp4_shows_what_the_gif_shows_at_the_same_speed(tmp_path, fps, every):
+    av = pytest.importorskip("av", reason="PyAV is not installed: no MP4")
+    motion = walk(25)
+    path = animate_motion(motion, tmp_path / "a.mp4", caption="a walk", fps=fps, every=every, size=(320, 240))
+    with av.open(str(path)) as container:
+        (stream,) = container.streams
+        frames = [frame.to_ndarray(format="rgb24").astype(np.int16) for frame in container.decode(stream)]
+        assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+        assert float(stream.average_rate) == pytest.approx((fps or 20) / every)
+    assert len(frames) == math.ceil(25 / every)
+    gif, _ = read_frames(
+        animate_motion(motion, tmp_path / "a.gif", caption="a walk", fps=20, every=every, size=(320, 240))
+    )
+    above_the_clock = np.abs(np.stack(frames) - gif)[:, :200]
+    assert above_the_clock.mean() < 4
+    figure = (np.abs(frames[-1] - LEFT).max(-1) < 40) | (np.abs(frames[-1] - RIGHT).max(-1) < 40)
+    assert figure[:200].mean() > 0.003
+
+
+def test_sides_of_an_mp4_are_even(tmp_path):
+    with pytest.raises(ValueError, match="even, got 321 x 240"):
+        animate_motion(walk(5), tmp_path / "a.mp4", size=(321, 240))
+    assert not any(tmp_path.iterdir())
+
+
+def test_motions_side_by_side_have_one_scale_and_captions_below(tmp_path):
+    long, short = walk(16, speed=6), walk(6, speed=0)
+    path = animate_motions([long, short], tmp_path / "a.gif", captions=["the long one", "the short"], size=(320, 240))
+    frames, durations = read_frames(path)
+    assert frames.shape == (16, 240, 640, 3) and sum(durations) == 800
+    figure = near(frames[:, :180], LEFT) | near(frames[:, :180], RIGHT)
+    tall = [np.ptp(np.nonzero(figure[0][:, part])[0]) for part in (slice(0, 316), slice(324, 640))]
+    assert abs(tall[0] - tall[1]) < 6
+    right = slice(324, 640)
+    assert (frames[6:, :200, right] == frames[6, :200, right]).all()  # over: it holds its last pose
+    assert (frames[1, :200, right] != frames[5, :200, right]).any()
+    text = frames[0].max(axis=-1) < 120
+    assert text[182:208, :316].any() and text[182:208, 324:].any() and not text[:16].any()
+    alone, _ = read_frames(animate_motion(short, tmp_path / "b.gif", caption="the short", size=(320, 240)))
+    assert (alone[0].max(axis=-1) < 120)[16:42].any()
+
+
+def test_captions_and_motions_go_together(tmp_path):
+    with pytest.raises(ValueError, match="1 captions for 2 motions"):
+        animate_motions([walk(5), walk(5)], tmp_path / "a.gif", captions=["one"])
+    with pytest.raises(ValueError, match="0 motions"):
+        animate_motions([], tmp_path / "a.gif")
+    assert not any(tmp_path.iterdir())
 
 
 def test_streaming_motion_plays_at_30_frames_per_second(tmp_path):
@@ -170,7 +221,7 @@ def test_unusable_joints_are_refused_and_nothing_is_written(tmp_path, draw):
         with pytest.raises(ValueError, match=r"\(frames, 22, 3\)"):
             draw(np.zeros(shape), path)
     with pytest.raises(ValueError, match="must end in"):
-        draw(walk(5), tmp_path / "a.mp4")
+        draw(walk(5), tmp_path / "a.webm")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,0 +1,147 @@
+"""The verb `build-data` of the command line: folders in the HumanML3D layout, from joints or from public releases."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+_EXAMPLES = """raw/ data/mine --num-proc 2
+         geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20
+         geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
+             --smplh smplh/ --num-proc 8
+         geomotiongpt build-data bandai Bandai-Namco-Research-Motiondataset/ data/bandai
+         geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine"""
+# Options that each source has a use for, beside --num-proc
+_OPTIONS = {
+    "joints": {"representation", "source_fps", "no_mirror", "no_retarget"},
+    "humanml3d": {"amass", "humanact12", "index", "texts", "smplh", "reference", "no_mirror"},
+    "bandai": set(),
+    "join": {"representation"},
+}
+
+
+def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the verb to a parser.
+
+    Args:
+        add: makes the parser of a verb of its name, function, purpose and example.
+    """
+    verb = add(
+        "build-data", _run, "joints, captions and split lists, or a public release -> HumanML3D's layout", _EXAMPLES
+    )
+    verb.add_argument(
+        "source", help="folder with joints/, texts/ and split lists; or `humanml3d`, `bandai`, or `join`"
+    )
+    verb.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="the folder to write or to go on with; of `bandai` the release before it; of `join` NAME=FOLDER of each "
+        "built folder behind it (defaults: data/HumanML3D, data/bandai)",
+    )
+    verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
+    verb.add_argument(
+        "--source-fps", type=float, help="frames per second of the joints (default: the representation's)"
+    )
+    verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
+    verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
+    verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
+    group = verb.add_argument_group("of humanml3d")
+    group.add_argument("--amass", type=Path, metavar="DIR", help="AMASS, SMPL+H G, one folder a data set")
+    group.add_argument("--humanact12", type=Path, metavar="DIR", help="joints of HumanAct12, .npy")
+    group.add_argument("--index", type=Path, metavar="FILE", help="index.csv of HumanML3D's repository")
+    group.add_argument("--texts", type=Path, metavar="DIR", help="folder with texts/ and the split lists")
+    group.add_argument("--smplh", type=Path, metavar="DIR", help="folder with the SMPL-H body models, .npz")
+    group.add_argument("--reference", type=Path, metavar="DIR", help="published clips or statistics to compare with")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    kind = arguments.source if arguments.source in _OPTIONS and arguments.source != "joints" else "joints"
+    idle = [
+        f"--{name.replace('_', '-')}"
+        for name in sorted(set().union(*_OPTIONS.values()) - _OPTIONS[kind])
+        if getattr(arguments, name) not in (None, False, "humanml3d")
+    ]
+    if kind == "join" and arguments.num_proc is not None:
+        idle.append("--num-proc")
+    if idle:
+        raise ValueError(f"{', '.join(idle)}: no effect on `build-data {arguments.source}`.")
+    return {"joints": _joints, "humanml3d": _humanml3d, "bandai": _bandai, "join": _join}[kind](arguments)
+
+
+def _one_path(paths: Sequence[str], default: str | None = None) -> Path:
+    """The only one of some paths."""
+    if len(paths) > 1:
+        raise ValueError(f"{paths[1]}: one folder to write is enough.")
+    if not paths and default is None:
+        raise ValueError("say where to write: `geomotiongpt build-data raw/ data/mine`.")
+    return Path(paths[0] if paths else str(default))
+
+
+def _joints(arguments: argparse.Namespace) -> int:
+    from .data.builder import build_motion_dataset
+
+    report = build_motion_dataset(
+        arguments.source,
+        _one_path(arguments.paths),
+        arguments.representation,
+        mirror=not arguments.no_mirror,
+        retarget=not arguments.no_retarget,
+        source_fps=arguments.source_fps,
+        num_proc=arguments.num_proc,
+    )
+    print(report)
+    return 0
+
+
+def _humanml3d(arguments: argparse.Namespace) -> int:
+    from .data.body_models import humanml3d_joints
+    from .data.humanml3d import build_humanml3d, compare_with_reference
+
+    for name in ("index", "texts"):
+        if getattr(arguments, name) is None:
+            raise ValueError(f"give --{name}: see `geomotiongpt build-data --help`.")
+    if arguments.amass is not None and arguments.smplh is None:
+        raise ValueError("give --smplh, the folder of the body models: AMASS holds rotations, and no joints.")
+    output = _one_path(arguments.paths, "data/HumanML3D")
+    report = build_humanml3d(
+        output,
+        index=arguments.index,
+        texts_dir=arguments.texts,
+        amass_dir=arguments.amass,
+        humanact12_dir=arguments.humanact12,
+        body_joints=partial(humanml3d_joints, body_models=arguments.smplh),
+        mirror=not arguments.no_mirror,
+        num_proc=arguments.num_proc,
+    )
+    print(report)
+    if arguments.reference is not None:
+        for name, difference in compare_with_reference(output, arguments.reference).items():
+            print(f"  {name}: differs by {difference:.2g} at most from {arguments.reference / name}")
+    return 0
+
+
+def _bandai(arguments: argparse.Namespace) -> int:
+    from .data.bandai import LICENCE, build_bandai
+
+    if not arguments.paths:
+        raise ValueError("give the folder of the release: `geomotiongpt build-data bandai RELEASE data/bandai`.")
+    print(LICENCE)
+    print(build_bandai(arguments.paths[0], _one_path(arguments.paths[1:], "data/bandai"), num_proc=arguments.num_proc))
+    return 0
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from .data.joined import join_motion_folders
+
+    output, sources = _one_path(arguments.paths[:1]), {}
+    for part in arguments.paths[1:]:
+        name, separator, folder = part.partition("=")
+        if not (name and separator and folder):
+            raise ValueError(f"cannot read {part!r}; write NAME=FOLDER, h3d=data/HumanML3D for example.")
+        if name in sources:
+            raise ValueError(f"two data sets are called {name!r}: their ids would meet.")
+        sources[name] = folder
+    splits = join_motion_folders(sources, output, arguments.representation)
+    print(f"{output}: {', '.join(f'{split} {count}' for split, count in splits.items())} clips")
+    return 0
