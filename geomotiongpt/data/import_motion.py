@@ -29,8 +29,9 @@ from .source_motion import SourceMotion
 
 MOTION_SUFFIXES = (".bvh", ".amc", ".c3d", ".npz", ".npy", ".csv")
 _MAX_MAPPING_BYTES, _DEEPEST_MAPPING = 64 * 2**10, 10
-# A first frame from which the body gets to the next so many times faster than ever after, and as no body can.
-_JUMP, _JUMP_SPEED, _FEWEST_FRAMES = 5, 2, 4  # the speed in heights of the body a second
+# A first frame is no part of the motion if the body leaves it faster than it ever moves after, so many times, and
+# as no body can. Where the frame is the file's own rest pose, faster than ever after is enough.
+_JUMP, _JUMP_FROM_REST, _JUMP_SPEED, _FEWEST_FRAMES = 5, 1.5, 2, 4  # the speed in heights of the body a second
 _LARGEST_PLACE = 1e9  # units of the file
 _MOST_FRAMES = 1_000_000  # after resampling: fourteen hours at 20 frames per second
 _FOOT_JOINTS, _TOES, _HEAD_JOINT = [7, 8, 10, 11], (10, 11), 15
@@ -173,9 +174,9 @@ def _bring_into(
 ) -> tuple[np.ndarray, ImportReport]:
     """Joints of a representation, and how they were found."""
     rate, rate_source = _frame_rate(source, fps, layout)
-    joints, notes = _without_reference_pose(_finite(place_joints(matches, source.positions)), rate)
-    joints = _resampled(joints, rate, layout)
     rest = None if source.rest is None else place_joints(matches, source.rest[None])[0]
+    joints, notes = _without_reference_pose(_finite(place_joints(matches, source.positions)), rest, rate)
+    joints = _resampled(joints, rate, layout)
     axis, axis_source = (axis, "given") if axis else (source.up, "this kind of file")
     if axis is None:
         axis, axis_source = find_up(joints, rest)
@@ -365,13 +366,15 @@ def _finite(joints: np.ndarray) -> np.ndarray:
     return joints
 
 
-def _without_reference_pose(joints: np.ndarray, rate: float) -> tuple[np.ndarray, list[str]]:
+def _without_reference_pose(joints: np.ndarray, rest: np.ndarray | None, rate: float) -> tuple[np.ndarray, list[str]]:
     """Joints without a first frame that is no part of the motion, such as a T pose at the origin, and a note on it."""
     if len(joints) < _FEWEST_FRAMES:
         return joints, []
     steps = np.linalg.norm(np.diff(joints, axis=0), axis=-1).mean(axis=1)
     height = body_height(joints)
-    if steps[0] <= _JUMP * steps[1:].max() or steps[0] * rate <= _JUMP_SPEED * height:
+    at_rest = rest is not None and np.allclose(joints[0] - joints[0, 0], rest - rest[0], rtol=0, atol=1e-3 * height)
+    jump = _JUMP_FROM_REST if at_rest else _JUMP
+    if steps[0] <= jump * steps[1:].max() or steps[0] * rate <= _JUMP_SPEED * height:
         return joints, []
     note = (
         f"frame 1 is left out: the next is {steps[0] / height:.2g} heights of the body away, so it is a reference pose"
