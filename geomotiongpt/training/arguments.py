@@ -123,7 +123,7 @@ class LanguageModelTrainingArguments(_RunArguments):
     Parameters that control the tasks:
         tasks (`dict[str, float]`, defaults to captioning alone): the weight of each task, see `task_prompts.TASKS`; a
             training motion is a row of a task drawn by them. Evaluation, too, draws a task for each motion, always
-            the same one.
+            the same one, unless `eval_each_task`.
         prompt_wordings (`int`, *optional*): how many wordings of a task's prompt training draws from; all by default.
     Parameters that control the data:
         code_offsets (`int`, defaults to 1): a training motion is encoded this many times, each time without its first
@@ -139,12 +139,15 @@ class LanguageModelTrainingArguments(_RunArguments):
         orthonormality_schedule (`list[list[float]]`, *optional*): any other course of lambda', as points [share of the
             steps, multiplier], straight between them and constant before and after.
     Parameters that control evaluation:
+        eval_each_task (`bool`, defaults to `False`): evaluate every task on all motions, each by itself: the log has
+            `eval_<task>_loss` and its parts in place of `eval_loss`.
         num_caption_samples (`int`, defaults to 4): captions of evaluation motions printed at every evaluation.
     """
 
     muon_learning_rate: float | None = field(default=None)
     tasks: dict[str, float] = field(default_factory=lambda: {"motion-to-text": 1.0})
     prompt_wordings: int | None = field(default=None)
+    eval_each_task: bool = field(default=False)
     code_offsets: int = field(default=1)
     code_dropout: float = field(default=0.0)
     answer_dropout: float = field(default=0.0)

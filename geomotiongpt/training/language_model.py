@@ -315,7 +315,13 @@ def _make_trainer(
     train_items = MotionCaptionDataset(
         train_codes, train_set["captions"], train_set["motion_id"], seed=args.seed, **mixture
     )
-    eval_items = MotionCaptionDataset(eval_codes, eval_set["captions"], eval_set["motion_id"], seed=None, **mixture)
+
+    def held_out(tasks: Mapping[str, float]) -> MotionCaptionDataset:
+        rows = eval_codes, eval_set["captions"], eval_set["motion_id"]
+        return MotionCaptionDataset(*rows, seed=None, tasks=tasks, num_wordings=args.prompt_wordings)
+
+    eval_items = held_out(args.tasks)
+    by_task = {task: held_out({task: 1.0}) for task in model.config.trained_tasks}
 
     def caption(trained: torch.nn.Module, indices: Sequence[int]) -> list[str]:
         return caption_codes(trained, processor, [eval_codes[index][0] for index in indices])
@@ -325,7 +331,7 @@ def _make_trainer(
         args=args,
         muon_learning_rate=args.muon_learning_rate,
         train_dataset=train_items,
-        eval_dataset=eval_items,
+        eval_dataset=by_task if args.eval_each_task else eval_items,
         data_collator=MotionTaskCollator(
             processor, code_dropout=args.code_dropout, answer_dropout=args.answer_dropout
         ),

@@ -160,10 +160,12 @@ class MotionTrainer(ResumableTrainer):
             sums = torch.stack([self._part_sums[name] for name in names])
             counts = torch.tensor([self._part_counts[name] for name in names], device=sums.device, dtype=sums.dtype)
             totals = self.accelerator.reduce(torch.stack([sums, counts]), "sum").T.tolist()
-            for name, (total, count) in zip(names, totals, strict=True):
+            # Of several evaluation sets each logs by itself, as `eval_<set>_loss`.
+            prefix = next((name.removesuffix("loss") for name in logs if name.endswith("_loss")), "eval_")
+            for name, part, (total, count) in zip(names, LOSS_PARTS, totals, strict=True):
                 del self._part_sums[name], self._part_counts[name]
                 if count:
-                    logs[name] = total / count
+                    logs[prefix + part if is_evaluation else name] = total / count
         super().log(logs, start_time)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:

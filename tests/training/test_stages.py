@@ -130,6 +130,21 @@ def test_history_is_drawn(train_tokenizer, train_model, monkeypatch):
         assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_each_task_can_be_evaluated_by_itself(train_model):
+    options = ["training.tasks={motion-to-text: 1, text-to-motion: 0.2}", "training.max_steps=2"]
+    each = history(
+        train_model(*options, "training.eval_strategy=steps", "training.eval_steps=1", "training.eval_each_task=true")
+    )
+    for task in ("motion-to-text", "text-to-motion"):
+        rows = [row for row in each if f"eval_{task}_loss" in row]
+        assert {row["step"] for row in rows} == {1, 2}
+        for row in rows:
+            parts = row[f"eval_{task}_language_modeling_loss"], row[f"eval_{task}_orthonormality_loss"]
+            assert row[f"eval_{task}_loss"] == pytest.approx(parts[0] + 0.01 * parts[1], rel=1e-3)
+    first = {name: row[name] for row in each for name in row if row["step"] == 1 and name.endswith("_loss")}
+    assert first["eval_motion-to-text_loss"] != first["eval_text-to-motion_loss"] and "eval_loss" not in first
+
+
 def test_second_stage_learns_every_task_under_any_schedule_of_lambda(train_model):
     """The model that is saved makes motions and captions, and knows how long the motions of training were."""
     tasks = "{motion-to-text: 1, text-to-motion: 1, motion-prediction: 1, motion-in-between: 1, unconditional: 1}"
