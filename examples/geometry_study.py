@@ -1,0 +1,201 @@
+"""Runs a study: a grid of cells, each with several seeds, one row of figures a run; and writes its report.
+
+    python examples/geometry_study.py STUDY.yaml [--real-data DIR] [--processes 2]    whatever is not there yet
+    python examples/geometry_study.py STUDY.yaml --list                               what is there and what is missing
+    python examples/geometry_study.py STUDY.yaml --cell NAME --seed 1 --again         one run, beside its committed row
+    python examples/geometry_study.py --report examples/studies/geometry              tables, figures, README.md
+
+Rows go into the JSONL of the study's name, beside it, as runs end. A killed study goes on where it was: trained stages
+and rows stay. A row of other settings than the study's counts as missing, and is replaced.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+# The modules of studies; not what lies beside this script, of which one would be taken for the library `evaluate`.
+sys.path[0] = str(Path(__file__).resolve().parent / "studies")
+
+from study_report import compare_with_rows, write_study_report  # noqa: E402
+from study_runs import Cell, Study, command_of, load_study, prepare_study, run_cell  # noqa: E402
+
+Run = tuple[Cell, int]
+
+
+def main() -> int:
+    """What the options ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="STUDY.yaml; with --report the folder of the studies")
+    parser.add_argument("--real-data", type=Path, default=os.environ.get("GEOMOTIONGPT_REAL_DATA"), metavar="DIR")
+    parser.add_argument(
+        "--work", type=Path, help="folder for data, trained stages and logs (default: in runs/studies)"
+    )
+    parser.add_argument("--rows", type=Path, help="JSONL of the rows (default: beside the study)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each run: other numbers round differently (default: 1)"
+    )
+    parser.add_argument("--cell", action="append", help="only this cell; may be given again")
+    parser.add_argument("--seed", type=int, action="append", help="only this seed; may be given again")
+    parser.add_argument("--list", action="store_true", help="show all runs, and stop")
+    parser.add_argument("--again", action="store_true", help="repeat runs in a folder of their own; no row is written")
+    parser.add_argument("--report", action="store_true", help="write the report from the rows, and stop")
+    parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # of a process that was started for one run
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return _do(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _do(arguments: argparse.Namespace) -> int:
+    if arguments.report:
+        for path in write_study_report(arguments.study):
+            print(path)
+        return 0
+    study = load_study(arguments.study, arguments.work, arguments.real_data)
+    rows_path = arguments.rows or study.path.with_suffix(".jsonl")
+    rows = read_rows(rows_path)
+    chosen = choose_runs(study, arguments.cell, arguments.seed)
+    if arguments.list:
+        _show(study, chosen, rows)
+        return 0
+    if arguments.again:
+        study = load_study(arguments.study, study.work / "again", arguments.real_data)
+        for cell, seed in chosen:
+            print(compare_with_rows(run_cell(study, cell, seed), list(rows.values())))
+        return 0
+    if arguments.row is not None:
+        ((cell, seed),) = chosen
+        arguments.row.write_text(json.dumps(run_cell(study, cell, seed)))
+        return 0
+    missing = missing_runs(study, chosen, rows)
+    print(f"{study.path}: {len(chosen) - len(missing)} of {len(chosen)} runs are there.")
+    return run_all(study, missing, rows, rows_path, arguments) if missing else 0
+
+
+def read_rows(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """(cell, seed) -> row.
+
+    Raises:
+        ValueError: naming the line that is no row.
+    """
+    rows = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows[row["model"]["cell"], row["model"]["seed"]] = row
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number} is no row of a study: take it out, and its run is done again."
+            ) from error
+    return rows
+
+
+def choose_runs(study: Study, cells: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Run]:
+    """The runs that were asked for, in the order of the study: seed 0 of a question's cells before its seed 1.
+
+    Raises:
+        ValueError: for a cell or a seed that the study does not have.
+    """
+    wanted = [study.cell(name) for name in cells] if cells else list(study.cells)
+    chosen = [(cell, seed) for cell, seed in study.runs if cell in wanted and (seeds is None or seed in seeds)]
+    if not chosen:
+        raise ValueError(f"no such run: {study.path} has seeds 0 to {max(cell.seeds for cell in wanted) - 1} there.")
+    return chosen
+
+
+def missing_runs(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], dict[str, Any]]) -> list[Run]:
+    """The runs without a row of the study's settings."""
+    return [
+        (cell, seed)
+        for cell, seed in runs
+        if rows.get((cell.name, seed), {}).get("protocol", {}).get("settings") != study.settings(cell, seed)
+    ]
+
+
+def run_all(
+    study: Study,
+    missing: Sequence[Run],
+    rows: dict[tuple[str, int], dict[str, Any]],
+    rows_path: Path,
+    arguments: argparse.Namespace,
+) -> int:
+    """Each run in a process of its own, several at a time; rows are written as they come."""
+    prepare_study(study)
+    failed = []
+    with tqdm(total=len(missing), unit="run", smoothing=0) as bar:
+        for (cell, seed), row, log in _finished(study, missing, arguments):
+            bar.update()
+            if row is None:
+                failed.append(f"{cell.name}, seed {seed}: {log}")
+                continue
+            rows[cell.name, seed] = row
+            write_rows(study, rows, rows_path)
+            bar.set_postfix_str(f"{cell.name}, seed {seed}")
+    for name in failed:
+        print(f"failed: {name}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _finished(
+    study: Study, missing: Sequence[Run], arguments: argparse.Namespace
+) -> Iterator[tuple[Run, dict[str, Any] | None, Path]]:
+    waiting, running = list(missing), {}
+    logs = study.work / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            while waiting or running:
+                while waiting and len(running) < arguments.processes:
+                    cell, seed = run = waiting.pop(0)
+                    row, log = Path(folder) / f"{cell.name}-{seed}.json", logs / f"{cell.name}-{seed}.log"
+                    command = [sys.executable, __file__, str(study.path), "--work", str(study.work)]
+                    command += ["--cell", cell.name, "--seed", str(seed), "--row", str(row)]
+                    with log.open("w") as stream:
+                        process = subprocess.Popen(
+                            command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+                        )
+                    running[process] = run, row, log
+                for process in [process for process in running if process.poll() is not None]:
+                    run, row, log = running.pop(process)
+                    yield run, json.loads(row.read_text()) if process.returncode == 0 else None, log
+                time.sleep(0.2)
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+
+
+def write_rows(study: Study, rows: dict[tuple[str, int], dict[str, Any]], path: Path) -> None:
+    """All rows, in the order of the study; those of cells that it has no more go."""
+    ordered = [rows[cell.name, seed] for cell, seed in study.runs if (cell.name, seed) in rows]
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in ordered), encoding="utf-8")
+    aside.replace(path)
+
+
+def _show(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], dict[str, Any]]) -> None:
+    missing = missing_runs(study, runs, rows)
+    for cell, seed in runs:
+        print(f"{'missing' if (cell, seed) in missing else 'there  '}  {command_of(study, cell, seed)}")
+    print(f"{len(runs) - len(missing)} of {len(runs)} runs are there.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

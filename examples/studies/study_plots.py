@@ -1,0 +1,138 @@
+"""Figures of studies, each a function of the measured studies and the PNG to write."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from study_rows import METRICS, Measured, interval
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+BLUE, ORANGE, GREY = "#1f6fb4", "#d95f02", "#888888"
+
+
+def main_claim(studies: Mapping[str, Measured], path: Path) -> Path:
+    """Every seed of the cells of the main claim, with mean and 95 % interval: a row a study, a panel a metric."""
+    names = ("joint_error_mm", "cider", "style", "final_loss", "generated_fid", "generated_text_to_motion_r_at_3")
+    figure, rows = plt.subplots(len(studies), len(names), figsize=(13, 2.6 * len(studies)), squeeze=False)
+    for panels, (study, measured) in zip(rows, studies.items(), strict=True):
+        cells = measured.cells("main")
+        for panel, name in zip(panels, names, strict=True):
+            _draw_cells(panel, measured, [cell.name for cell in cells], name)
+            panel.set_yticks(range(len(cells)), [cell.name.replace("_", " ") for cell in cells])
+            panel.invert_yaxis()
+            if panel is not panels[0]:
+                panel.set_yticklabels([])
+        panels[0].set_ylabel(study)
+    return _save(figure, path)
+
+
+def lambdas(studies: Mapping[str, Measured], path: Path) -> Path:
+    """What the weight of L_ortho does in each stage: Gram error, reconstruction, captions, motions."""
+    measured = studies["real"]
+    names = ("language_model_gram_error_excess", "joint_error_mm", "cider", "generated_fid")
+    figure, panels = plt.subplots(1, len(names), figsize=(13, 3))
+    for stage, colour in (("tokenizer", BLUE), ("model", ORANGE)):
+        found = [cell for cell in measured.cells(f"lambda_{stage}") if cell is not measured.default]
+        weights = [float(cell.name.rpartition("_")[2]) for cell in found]
+        places = [weight or 1e-5 for weight in weights]
+        for panel, name in zip(panels, names, strict=True):
+            _draw_course(panel, measured, [cell.name for cell in found], places, name, colour, f"in the {stage}")
+    for panel, name in zip(panels, names, strict=True):
+        panel.set_xscale("log")
+        panel.set_xticks([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1], ["0", "1e-4", "1e-3", "1e-2", "1e-1", "1"])
+        panel.minorticks_off()
+        panel.set_xlabel("weight of the constraint")
+        if name.endswith("excess"):
+            panel.set_yscale("log")
+        panel.set_title(_label(name), fontsize=9)
+    panels[0].legend(fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def learning(studies: Mapping[str, Measured], path: Path) -> Path:
+    """The captioning loss on the validation split over the steps, mean over seeds, of the main cells."""
+    figure, panels = plt.subplots(1, len(studies), figsize=(6.5 * len(studies), 3.4), squeeze=False)
+    for panel, (study, measured) in zip(panels[0], studies.items(), strict=True):
+        for cell in measured.cells("main"):
+            curves = [row["model"]["curve"] for (name, _), row in measured.rows.items() if name == cell.name]
+            steps = [step for step, _ in curves[0]]
+            means = np.mean([[loss for _, loss in curve] for curve in curves], axis=0)
+            panel.plot(steps, means, label=cell.name.replace("_", " "))
+        panel.axhline(measured.study.loss, color=GREY, linewidth=0.8, linestyle=":")
+        panel.set_xlabel("step of stage 2")
+        panel.set_title(f"{study}: caption loss, validation split", fontsize=9)
+        panel.legend(fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def differences(studies: Mapping[str, Measured], path: Path) -> Path:
+    """Every cell's difference from the default with its 95 % interval, for four metrics."""
+    measured = studies["real"]
+    names = ("joint_error_mm", "cider", "final_loss", "generated_fid")
+    cells = [cell for cell in measured.study.cells[1:] if measured.differences(cell, "joint_error_mm")]
+    figure, panels = plt.subplots(1, len(names), figsize=(13, 1 + 0.22 * len(cells)), sharey=True)
+    for panel, name in zip(panels, names, strict=True):
+        for place, cell in enumerate(cells):
+            values = measured.differences(cell, name)
+            if values:
+                _draw_values(panel, place, values, name)
+        panel.axvline(0, color=GREY, linewidth=0.8)
+        panel.set_title(_label(name), fontsize=9)
+    panels[0].set_yticks(range(len(cells)), [cell.name.replace("_", " ") for cell in cells], fontsize=8)
+    panels[0].invert_yaxis()
+    return _save(figure, path)
+
+
+def _draw_cells(panel: Axes, measured: Measured, cells: Sequence[str], name: str) -> None:
+    for place, cell in enumerate(cells):
+        values = list(measured.values(measured.study.cell(cell), name).values())
+        if values:
+            _draw_values(panel, place, values, name)
+    panel.set_title(_label(name), fontsize=9)
+
+
+def _draw_values(panel: Axes, place: float, values: Sequence[float], name: str) -> None:
+    scaled = [value * METRICS[name].factor for value in values]
+    mean, width = interval(scaled)
+    panel.plot(scaled, [place] * len(scaled), "o", color=GREY, markersize=3, alpha=0.7)
+    panel.errorbar(mean, place, xerr=width if width == width else None, fmt="o", color=BLUE, markersize=4, capsize=2)
+
+
+def _draw_course(
+    panel: Axes,
+    measured: Measured,
+    cells: Sequence[str],
+    places: Sequence[float],
+    name: str,
+    colour: str,
+    label: str,
+) -> None:
+    found = [list(measured.values(measured.study.cell(cell), name).values()) for cell in cells]
+    points = [(place, *interval(values)) for place, values in zip(places, found, strict=True) if values]
+    if points:
+        places_, means, widths = (np.array(column) for column in zip(*sorted(points), strict=True))
+        factor = METRICS[name].factor
+        panel.errorbar(places_, means * factor, np.nan_to_num(widths) * factor, color=colour, marker="o", label=label)
+
+
+def _label(name: str) -> str:
+    metric = METRICS[name]
+    kind = "generated: " if name.startswith("generated_") else ""
+    arrow = {True: " (less is better)", False: " (more is better)", None: ""}[metric.less_is_better]
+    return f"{kind}{metric.label}{arrow}"
+
+
+def _save(figure: plt.Figure, path: Path) -> Path:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+PLOTS: dict[str, Callable[[Mapping[str, Measured], Path], Path]] = {
+    plot.__name__: plot for plot in (main_claim, lambdas, learning, differences)
+}

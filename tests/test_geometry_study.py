@@ -1,0 +1,232 @@
+"""Studies: grid and seeds, rows that survive a kill, reports that say what the rows say."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "geometry_study.py"
+STUDIES = ROOT / "examples" / "studies" / "geometry"
+TINY = {
+    "data": {"source": "embedded", "num_motions": 240, "seed": 0},
+    "evaluator": {
+        "recipe": "hub_configs/geomotiongpt-tiny/evaluator.yaml",
+        "options": ["training.max_steps=2", "training.eval_strategy=no", "model.motion_hidden_size=16"],
+    },
+    "splits": ["test", "val"],
+    "generation": {"do_sample": False},
+    "seeds": 2,
+    "validation_loss": 100.0,
+    "stages": {
+        "motion_tokenizer": {
+            "recipe": "hub_configs/geomotiongpt-tiny/motion_tokenizer.yaml",
+            "options": ["model.hidden_size=16", "model.num_codes=32", "model.code_dim=32", "training.max_steps=2"],
+        },
+        "language_model": {
+            "recipe": "hub_configs/geomotiongpt-tiny/language_model.yaml",
+            "options": [
+                "model.motion_tokenizer={motion_tokenizer}",
+                "model.projection_seed={seed}",
+                "model.language_model_config={n_layer: 1, n_embd: 48, n_head: 2, n_positions: 256}",
+                "training.tasks={motion-to-text: 1, text-to-motion: 1}",
+                "training.eval_each_task=true",
+                "training.eval_steps=1",
+                "training.max_steps=2",
+                "generation.max_new_tokens=4",
+            ],
+        },
+    },
+    "cells": [
+        {"name": "default", "question": "main", "title": "the default"},
+        {
+            "name": "neither",
+            "question": "main",
+            "title": "neither",
+            "changes": {
+                "motion_tokenizer": ["model.orthonormality_weight=0"],
+                "language_model": ["model.projection=none", "model.free_rows_start=random"],
+            },
+        },
+    ],
+}
+
+
+def run(*options, check=True):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, options)],
+        check=check,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+
+
+def write_study(folder, **changes):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study_modules():
+    """The modules of examples/studies, as the script sees them."""
+    sys.path.insert(0, str(ROOT / "examples" / "studies"))
+    import study_report
+    import study_rows
+    import study_runs
+
+    yield study_runs, study_rows, study_report
+    sys.path.remove(str(ROOT / "examples" / "studies"))
+
+
+def make_row(study_runs, study, name, seed, **metrics):
+    cell = study.cell(name)
+    return {
+        "model": {
+            "cell": name,
+            "seed": seed,
+            "stages": study.stage_keys(cell, seed),
+            "seconds": {"motion_tokenizer": 1800, "language_model": 3600, "measuring": 0},
+            "curve": [[50, 2.0], [100, 1.0 - 0.1 * seed]],
+        },
+        "protocol": {"settings": study.settings(cell, seed)},
+        "metrics": metrics,
+    }
+
+
+def write_rows(path, rows):
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_only_what_is_missing_runs(tmp_path):
+    study, rows = write_study(tmp_path), tmp_path / "tiny.jsonl"
+    work = ["--work", tmp_path / "work"]
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(study), *map(str, work)], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    while not rows.is_file():
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert process.returncode != 0
+    first = rows.read_text().splitlines()
+    assert 1 <= len(first) < 4
+    assert "1 of 4 runs are there" in run(study, *work, "--processes", 2).stdout
+    complete = rows.read_text().splitlines()
+    found = [(row["model"]["cell"], row["model"]["seed"]) for row in map(json.loads, complete)]
+    assert found == [("default", 0), ("default", 1), ("neither", 0), ("neither", 1)] and complete[0] == first[0]
+    # Half of the rows gone: exactly these run again, and give the same figures.
+    rows.write_text(f"{complete[1]}\n{complete[2]}\n")
+    shutil.rmtree(tmp_path / "work" / "language_model")
+    assert "2 of 4 runs are there" in run(study, *work).stdout
+    again = rows.read_text().splitlines()
+    assert again[1:3] == complete[1:3]
+    for before, after in zip(map(json.loads, complete), map(json.loads, again), strict=True):
+        assert after["metrics"] == pytest.approx(before["metrics"], nan_ok=True)
+        assert after["model"]["curve"] == before["model"]["curve"]
+    # One cell changed: its runs alone.
+    cells = [TINY["cells"][0], {**TINY["cells"][1], "changes": {"language_model": ["model.orthonormality_weight=0"]}}]
+    write_study(tmp_path, cells=cells)
+    listed = run(study, *work, "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed[:4]] == ["there", "there", "missing", "missing"]
+    repeated = run(study, *work, "--cell", "default", "--seed", 1, "--again").stdout
+    figures = {line.split()[0]: line.split()[1:3] for line in repeated.splitlines()[1:]}
+    assert figures["bleu_4"][0] == figures["bleu_4"][1] and figures["perplexity"][0] == figures["perplexity"][1]
+    assert rows.read_text().splitlines() == again
+
+
+def test_stages_of_equal_settings_are_shared_and_others_are_not(study_modules, tmp_path):
+    study_runs, _, _ = study_modules
+    study = study_runs.load_study(write_study(tmp_path))
+    default, neither = study.cells
+    keys = [study.stage_keys(default, 0), study.stage_keys(neither, 0), study.stage_keys(default, 1)]
+    assert len({key["motion_tokenizer"] for key in keys}) == len({key["language_model"] for key in keys}) == 3
+    changed = {"language_model": ["model.projection=none"]}
+    cells = [TINY["cells"][0], {**TINY["cells"][1], "changes": changed}]
+    study = study_runs.load_study(write_study(tmp_path, cells=cells))
+    default, other = (study.stage_keys(cell, 0) for cell in study.cells)
+    assert default["motion_tokenizer"] == other["motion_tokenizer"]
+    assert default["language_model"] != other["language_model"]
+    assert study.settings(study.cells[0], 0) != study.settings(study.cells[0], 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sedes": 3}, "must have the keys"),
+        ({"cells": [{"name": "default", "question": "main"}]}, "a cell has name, question and title"),
+        ({"cells": [TINY["cells"][0], TINY["cells"][0]]}, "two cells are called 'default'"),
+        ({"cells": [{**TINY["cells"][0], "changes": {"tokenizer": []}}]}, "changes the stage 'tokenizer'"),
+        ({"evaluator": {"recipe": "hub_configs/none.yaml"}}, "which does not exist"),
+    ],
+)
+def test_a_study_that_cannot_be_understood_says_where(study_modules, changes, said, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        study_modules[0].load_study(write_study(tmp_path, **changes))
+
+
+def test_differences_are_paired_by_seed(study_modules, tmp_path):
+    study_runs, study_rows, study_report = study_modules
+    path = write_study(tmp_path, seeds=3)
+    study = study_runs.load_study(path)
+    rows = [make_row(study_runs, study, "default", seed, cider=100.0 * seed) for seed in (0, 1, 2)]
+    rows += [make_row(study_runs, study, "neither", seed, cider=100.0 * seed - 2 + 0.1 * seed) for seed in (0, 1, 2)]
+    write_rows(path, rows)
+    measured = study_rows.Measured.read(path)
+    assert measured.differences(study.cell("neither"), "cider") == pytest.approx([-2, -1.9, -1.8])
+    # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
+    assert study_report.difference(measured, "neither", "cider") == "**-1.9 ± 0.2**"
+    assert study_report.value(measured, "default", "cider") == "100.0 ± 248.4"
+    assert study_report.comparisons(measured).startswith("1 of 3 ")  # loss and steps are the same
+    assert measured.values(study.cell("default"), "steps_to_loss") == {0: 50, 1: 50, 2: 50}
+    mean, width = study_rows.interval([3.0])
+    assert mean == 3 and math.isnan(width)
+
+
+def test_rows_of_other_settings_are_not_reported(study_modules, tmp_path):
+    study_runs, study_rows, study_report = study_modules
+    path = write_study(tmp_path)
+    study = study_runs.load_study(path)
+    stale = make_row(study_runs, study, "neither", 0, cider=1.0)
+    stale["protocol"]["settings"] = "of another study"
+    write_rows(path, [make_row(study_runs, study, "default", 0, cider=5.0), stale])
+    measured = study_rows.Measured.read(path)
+    assert [(cell.name, seed) for cell, seed in measured.missing] == [("default", 1), ("neither", 0), ("neither", 1)]
+    assert "neither" not in study_report.table(measured, "main", "captions")
+
+
+def test_text_is_filled_in_from_the_rows_and_nothing_is_left_open(study_modules, tmp_path):
+    study_runs, _, study_report = study_modules
+    path = write_study(tmp_path, validation_loss=0.95)
+    study = study_runs.load_study(path)
+    write_rows(path, [make_row(study_runs, study, "default", seed, cider=50.0) for seed in (0, 1)])
+    (tmp_path / "report.md").write_text("{{runs tiny}}: {{value tiny default steps_to_loss}} steps\n{{missing tiny}}")
+    readme, *plots = study_report.write_study_report(tmp_path)
+    assert not plots and readme.read_text().splitlines()[2:] == ["2 of 4: 100 steps", "`neither` (seeds 0, 1)"]
+    for wrong in ("{{value tiny default sider}}", "{{value other default cider}}", "{{valeu tiny default cider}}"):
+        (tmp_path / "report.md").write_text(wrong)
+        with pytest.raises(ValueError, match="cannot fill in"):
+            study_report.write_study_report(tmp_path)
+
+
+def test_the_committed_report_is_what_its_rows_say(study_modules, tmp_path):
+    for folder in ("examples", "hub_configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    studies = tmp_path / STUDIES.relative_to(ROOT)
+    (studies / "README.md").unlink()
+    script = tmp_path / "examples" / "geometry_study.py"
+    subprocess.run([sys.executable, str(script), "--report", str(studies)], check=True, capture_output=True)
+    assert (studies / "README.md").read_text() == (STUDIES / "README.md").read_text()
