@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .data.motion_folder import save_bytes
-from .models.motion_segments import TimedCaption, caption_segments
-from .models.pipeline_motion_to_text import read_motion
 from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
+
+if TYPE_CHECKING:
+    from .models.motion_segments import TimedCaption
 
 
 def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -134,6 +134,9 @@ def caption_in_segments(
         ValueError: for several motions without a place for each, and as `caption_segments`.
     """
     from .checkpoints import load_captioner
+    from .data.motion_folder import save_bytes
+    from .models.motion_segments import caption_segments
+    from .models.pipeline_motion_to_text import read_motion
 
     _check_files(files)
     by_suffix = {suffix: name for name, (suffix, _) in FORMATS.items()}
@@ -179,12 +182,12 @@ def _targets(files: Sequence[Path], output: Path | None, suffix: str) -> list[Pa
     return [*targets]
 
 
-def format_text(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_text(segments: Sequence["TimedCaption"], path: Path) -> str:
     """A line a segment."""
     return "".join(f"{start:.2f} - {end:.2f} s: {' '.join(caption.split())}\n" for start, end, caption in segments)
 
 
-def format_json(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_json(segments: Sequence["TimedCaption"], path: Path) -> str:
     """One line: the file, and its segments with the numbers that subtitles have too; times to the millisecond."""
     rows = [
         {"id": number, "start": round(start, 3), "end": round(end, 3), "caption": caption}
@@ -193,17 +196,17 @@ def format_json(segments: Sequence[TimedCaption], path: Path) -> str:
     return json.dumps({"file": str(path), "segments": rows}, ensure_ascii=False) + "\n"
 
 
-def format_srt(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_srt(segments: Sequence["TimedCaption"], path: Path) -> str:
     """SubRip. It has no way to write a `<` that is not the start of a tag."""
     return "".join(_cues(segments, ",", lambda caption: caption))
 
 
-def format_webvtt(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_webvtt(segments: Sequence["TimedCaption"], path: Path) -> str:
     """WebVTT (W3C), in which `&`, `<` and the arrow `-->` must not stand in a caption as they are."""
     return "WEBVTT\n\n" + "".join(_cues(segments, ".", lambda caption: html.escape(caption, quote=False)))
 
 
-def _cues(segments: Sequence[TimedCaption], point: str, escape: Callable[[str], str]) -> Iterator[str]:
+def _cues(segments: Sequence["TimedCaption"], point: str, escape: Callable[[str], str]) -> Iterator[str]:
     """Cues of subtitles. A segment without a caption has none, and a blank line would end one."""
     for number, (start, end, caption) in enumerate(segments, 1):
         if lines := [line.strip() for line in caption.splitlines() if line.strip()]:
@@ -218,7 +221,7 @@ def _timestamp(seconds: float, point: str) -> str:
     return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
 
 
-FORMATS: dict[str, tuple[str, Callable[[Sequence[TimedCaption], Path], str]]] = {
+FORMATS: dict[str, tuple[str, Callable[[Sequence["TimedCaption"], Path], str]]] = {
     "text": (".txt", format_text),
     "json": (".json", format_json),
     "srt": (".srt", format_srt),

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,43 +10,39 @@ from pathlib import Path
 from . import __version__
 from .build_data import add_build_data
 from .captioning import add_caption
+from .console import SHELLS, CommandParser, PrintCompletion, run_verb
 from .motion_input import MOTION_FILES, add_import_options
 from .rendering import add_render
 
-EXIT_BAD_INPUT = 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb; bad input ends with one line on standard error and exit code 2."""
+    """Runs a verb; bad input ends with one line on standard error and exit code 2, see `run_verb`."""
     arguments = _parser().parse_args(argv)
     arguments.command = shlex.join(["geomotiongpt", *(sys.argv[1:] if argv is None else argv)])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "huggingface_hub", "datasets", "matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        return arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())  # the Hub client writes several lines
-        print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except ModuleNotFoundError as error:
-        extra = {"bert_score": "bert-score", "c3d": "mocap"}.get(error.name or "", "evaluation")
-        print(
-            f"geomotiongpt {arguments.verb}: error: {error.name} is not installed: "
-            f"pip install 'geomotiongpt[{extra}]'",
-            file=sys.stderr,
-        )
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"geomotiongpt {arguments.verb}: stopped", file=sys.stderr)
-        return 130
+    return run_verb(arguments)
+
+
+_EPILOG = """example: geomotiongpt quickstart
+         geomotiongpt caption quickstart/model walk.npy
+         geomotiongpt evaluate --help
+
+Words are completed with <Tab> after one of these, best put where the shell starts:
+  bash   eval "$(geomotiongpt --print-completion bash)"                          # ~/.bashrc
+  zsh    eval "$(geomotiongpt --print-completion zsh)"                           # ~/.zshrc, after compinit
+  fish   geomotiongpt --print-completion fish > ~/.config/fish/completions/geomotiongpt.fish"""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="geomotiongpt", description="Motion-language models whose motion tokens share one geometry with the text."
+    parser = CommandParser(
+        prog="geomotiongpt",
+        description="Motion-language models whose motion tokens share one geometry with the text.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"geomotiongpt {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, help="print what makes a shell complete words"
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
@@ -58,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example: geomotiongpt {name} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=run, when_stopped=None)
         return verb
 
     verb = add("quickstart", _quickstart, "make data, train both stages, caption unseen motions", "--output demo")

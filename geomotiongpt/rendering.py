@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_render(add) -> None:
@@ -118,7 +119,7 @@ def render_motions(
     )
 
 
-def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -> np.ndarray:
+def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -> "np.ndarray":
     """A motion, features (frames, F) or joints (frames, J, 3), of a `.npy` file, or imported joints of any other.
 
     Raises:
@@ -162,7 +163,8 @@ class _MotionTokens:
         if representation not in (None, self.representation):
             raise ValueError(f"--representation is {representation}, and {model_name} takes {self.representation}.")
 
-    def __call__(self, motions: Sequence[np.ndarray], files: Sequence[Path]) -> list[list[int]]:
+    def __call__(self, motions: Sequence["np.ndarray"], files: Sequence[Path]) -> list[list[int]]:
+        import numpy as np
         import torch
 
         inputs = self.extractor(motions, names=[str(path) for path in files])
