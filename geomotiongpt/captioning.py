@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .console import positive
 from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
     verb.add_argument("--report", action="store_true", help="say how each file was imported, on standard error")
     add_import_options(verb)
-    verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
-    verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
+    verb.add_argument("--batch-size", type=positive, default=16, help="motions at a time")
+    verb.add_argument("--num-beams", type=positive, default=1, help="above 1 a beam search")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
     group = verb.add_argument_group("motions of any length")
     group.add_argument(
@@ -43,7 +44,9 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     group.add_argument("--window", type=float, metavar="SECONDS", help="seen at a time (default: as in training)")
     group.add_argument("--stride", type=float, metavar="SECONDS", help="between windows (default: half of one)")
-    group.add_argument("--format", choices=list(FORMATS), help="(default: as the output is named, else text)")
+    group.add_argument(
+        "--format", choices=list(FORMATS), help="of the captions (default: as the output is named, else text)"
+    )
     group.add_argument(
         "--output", type=Path, metavar="PATH", help="file to write; of several motions, a folder (default: print)"
     )

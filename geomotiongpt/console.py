@@ -28,6 +28,14 @@ _PROGRESS_SWITCHES = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGR
 _PATIENCE = 1.0  # seconds in which a second signal is the first one again: launchers pass on what the terminal sent
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, as a type of arguments."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
 class CommandParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose help may be read by a program that stops reading."""
 
@@ -36,6 +44,21 @@ class CommandParser(argparse.ArgumentParser):
         if message:
             self._print_message(message, sys.stderr)
         sys.exit(status if _flush_output() else EXIT_NO_READER)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows every default, once, and says what kind of value an option takes where nothing else does."""
+
+    _METAVARS = {int: "N", positive: "N", float: "X", Path: "PATH"}
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.option_strings and action.default not in (None, False, argparse.SUPPRESS)
+        if has_default and "(default: " not in (action.help or ""):
+            return f"{action.help or ''} (default: %(default)s)".strip()
+        return action.help
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return self._METAVARS.get(action.type) or super()._get_default_metavar_for_optional(action)  # type: ignore
 
 
 class PrintCompletion(argparse.Action):
@@ -151,7 +174,7 @@ class _Stop:
             os._exit(128 + number)
 
     def _retry(self, unraisable: Any) -> None:
-        """Where Python drops exceptions, in a destructor for one, ours would be lost: it comes again a little later."""
+        """Where Python drops exceptions, in a destructor for one, ours would be lost: it comes again soon after."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt) and self.number is not None:
             number, self.number = self.number, None
             threading.Timer(0.05, os.kill, (self._process, number)).start()

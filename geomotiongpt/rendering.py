@@ -17,7 +17,7 @@ def add_render(add) -> None:
     verb = add(
         "render",
         _render,
-        "motion files -> animation, page, or a file that other programs open",
+        "make an animation, a page, or a file that other programs open of motion files",
         'walk.npy -o walk.gif --caption "a person walks"\n'
         "         geomotiongpt render walk.bvh -o walk.glb\n"
         "         geomotiongpt render walk.npy -o walk.html --model MODEL\n"
