@@ -53,6 +53,7 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
     from transformers import pipeline
 
     from .checkpoints import load_captioner
@@ -68,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
     describe = pipeline("motion-to-text", model=model, processor=processor)
     read = partial(_read, processor.feature_extractor.representation, import_options(arguments), arguments.report)
     motions = [read(path) for path in arguments.files]
-    results = describe(motions, batch_size=arguments.batch_size, num_beams=arguments.num_beams)
+    made = describe((motion for motion in motions), batch_size=arguments.batch_size, num_beams=arguments.num_beams)
+    results = list(tqdm(made, "captioning", len(motions), disable=len(motions) <= arguments.batch_size or None))
     for path, result in zip(arguments.files, results, strict=True):
         if arguments.json:
             print(json.dumps({"file": str(path), "caption": result["generated_text"]}, ensure_ascii=False))
@@ -137,7 +139,7 @@ def caption_in_segments(
         ValueError: for several motions without a place for each, and as `caption_segments`.
     """
     from .checkpoints import load_captioner
-    from .data.motion_folder import save_bytes
+    from .data.motion_folder import check_writable, save_bytes
     from .models.motion_segments import caption_segments
     from .models.pipeline_motion_to_text import read_motion
 
@@ -146,6 +148,8 @@ def caption_in_segments(
     asked = by_suffix.get(output.suffix) if output is not None and len(files) == 1 else None
     suffix, write = FORMATS[format or asked or "text"]
     targets = _targets(files, output, suffix)
+    if output is not None:
+        check_writable(output)
     model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
     extractor = processor.feature_extractor
     given = [_read(extractor.representation, import_options or {}, report, path) for path in files]

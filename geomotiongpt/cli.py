@@ -308,9 +308,12 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from .data.motion_folder import check_writable
     from .evaluation.results import save_json
 
     _refuse_options_of_others(arguments)
+    if arguments.output:
+        check_writable(arguments.output)
     if arguments.predictions:
         result = _score_predictions(arguments)
     elif arguments.model:

@@ -90,6 +90,7 @@ def render_motions(
         ValueError: for another number of captions, a file that holds no motion, a model without motion tokens or of
             another representation, and as `export_motion`.
     """
+    from .data.motion_folder import check_writable
     from .visualization.export import SUFFIXES, export_motion
     from .visualization.output import check_output_path
 
@@ -98,6 +99,7 @@ def render_motions(
         raise ValueError(f"{len(captions)} captions for {len(files)} files: give --caption once for each FILE.")
     if model_name is not None and suffix != ".html":
         raise ValueError(f"--model: motion tokens are shown by .html only, not {suffix}.")
+    check_writable(output)
     tokenize = None if model_name is None else _MotionTokens(model_name, trust_remote_code, representation)
     representation = tokenize.representation if tokenize else representation or "humanml3d"
     options = import_options or {}
