@@ -34,6 +34,7 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
         "make a data set in HumanML3D's layout from joints, captions and split lists, or from a public release",
         _EXAMPLES,
     )
+    verb.set_defaults(when_stopped="the same command goes on")
     verb.add_argument(
         "source", help="folder with joints/, texts/ and split lists; or `humanml3d`, `bandai`, or `join`"
     )

@@ -17,9 +17,10 @@ from .rendering import add_render
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; bad input ends with one line on standard error and exit code 2, see `run_verb`."""
-    arguments = _parser().parse_args(argv)
-    arguments.command = shlex.join(["geomotiongpt", *(sys.argv[1:] if argv is None else argv)])
-    return run_verb(arguments)
+    words = sys.argv[1:] if argv is None else argv
+    return run_verb(
+        lambda: _parser().parse_args(words, argparse.Namespace(command=shlex.join(["geomotiongpt", *words])))
+    )
 
 
 _EPILOG = """example: geomotiongpt quickstart
@@ -171,6 +172,7 @@ def _add_evaluate(add) -> None:
         "         geomotiongpt evaluate --motions generated/ --data data/HumanML3D --evaluator evaluators/t2m\n"
         "         geomotiongpt evaluate --probes --data data/HumanML3D --evaluator evaluators/t2m",
     )
+    verb.set_defaults(when_stopped="the same command goes on with what it had made")
     what = verb.add_argument_group("what to measure, one of").add_mutually_exclusive_group(required=True)
     what.add_argument("model", nargs="?", help="folder of a model, or its name on the Hub")
     what.add_argument("--predictions", type=Path, metavar="FILE", help="captions with ids (JSONL, JSON, CSV, TSV)")

@@ -3,10 +3,12 @@
 import argparse
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -72,7 +74,7 @@ class PrintCompletion(argparse.Action):
             for action in verb._actions:
                 if action.nargs != 0 and action.choices is None and action.type in (None, Path):
                     action.complete = shtab.FILE
-        print(shtab.complete(parser, values))
+        parser._print_message(shtab.complete(parser, values) + "\n", sys.stdout)
         parser.exit()
 
 
@@ -81,11 +83,11 @@ def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser
     return next(actions).choices
 
 
-def run_verb(arguments: argparse.Namespace) -> int:
+def run_verb(parse: Callable[[], argparse.Namespace]) -> int:
     """Runs a verb.
 
     Args:
-        arguments: `verb`, its name; `run`, its function, which takes the arguments and gives an exit code; and
+        parse: gives `verb`, its name; `run`, its function, which takes all this and gives an exit code; and
             `when_stopped`, what to say to whoever stops it. A `KeyboardInterrupt` with a message of its own says that
             instead.
 
@@ -99,9 +101,10 @@ def run_verb(arguments: argparse.Namespace) -> int:
     if not _is_terminal(sys.stderr):
         for switch in _PROGRESS_SWITCHES:  # read when the libraries are imported
             os.environ.setdefault(switch, "1")
-    stop = _Stop()
+    stop, arguments = _Stop(), argparse.Namespace(verb=None, when_stopped=None)
     try:
         with stop:
+            arguments = parse()
             from . import baselines as baselines
             from . import models as models
 
@@ -110,18 +113,22 @@ def run_verb(arguments: argparse.Namespace) -> int:
                 sys.stdout.flush()
             return code
     except KeyboardInterrupt as error:
-        return stop.report(arguments.verb, str(error) or arguments.when_stopped)
+        return stop.report(_name(arguments), str(error) or arguments.when_stopped)
     except Exception as error:
         if stop.number is not None:  # a library made another error of the interruption
-            return stop.report(arguments.verb, arguments.when_stopped)
-        if isinstance(error, BrokenPipeError) and not _flush_output():
+            return stop.report(_name(arguments), arguments.when_stopped)
+        if isinstance(error, BrokenPipeError) and not _flush_output():  # as after `| head -1`
             return EXIT_NO_READER
         message = _message_of(error)
         if message is None:
             raise
-        print(f"geomotiongpt {arguments.verb}: {_red('error:')} {message}", file=sys.stderr)
+        print(f"{_name(arguments)}: {_red('error:')} {message}", file=sys.stderr)
         _flush_output()
         return EXIT_BAD_INPUT
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    return f"geomotiongpt {arguments.verb}" if arguments.verb else "geomotiongpt"
 
 
 def _message_of(error: Exception) -> str | None:
@@ -181,10 +188,10 @@ class _Stop:
         else:
             self._unraisable(unraisable)
 
-    def report(self, verb: str, advice: str | None) -> int:
+    def report(self, name: str, advice: str | None) -> int:
         """Says so in one line; the exit code."""
         start = "\n" if _is_terminal(sys.stderr) else ""  # a progress bar may stand on the line
-        print(f"{start}geomotiongpt {verb}: stopped{f'; {advice}' if advice else ''}", file=sys.stderr)
+        print(f"{start}{name}: stopped{f'; {advice}' if advice else ''}", file=sys.stderr)
         _flush_output()
         return 128 + (self.number or signal.SIGINT)
 
@@ -196,9 +203,22 @@ def _flush_output() -> bool:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+        pass
+    else:
+        if _has_reader(sys.stdout):
+            return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
+
+
+def _has_reader(stream: Any) -> bool:
+    """Whether a stream is anything but a pipe that nobody reads: what failed to be written once is not tried again."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except (AttributeError, OSError):  # Windows, and streams in memory
+        return True
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _is_terminal(stream: Any) -> bool:
