@@ -530,7 +530,9 @@ def _attribute_reader(labels: str | None):
 def _convert(arguments: argparse.Namespace) -> int:
     from .checkpoints import convert_evaluator, convert_motion_tokenizer
     from .convert_motiongpt3 import convert_motiongpt3, is_published_motiongpt3
+    from .data.motion_folder import check_writable
 
+    check_writable(arguments.output)
     if is_published_motiongpt3(arguments.checkpoint):
         names = ("motion_tokenizer", "word_vectors", "words")
         if idle := [name for name in names if getattr(arguments, name) is not None]:
