@@ -98,7 +98,7 @@ def test_help_says_what_every_option_is_and_its_default(verb, monkeypatch):
         assert action.help, f"{verb} {action.dest}"
         if action.option_strings:
             (entry,) = re.findall(
-                rf"^  (?:-\w \S+, )?{action.option_strings[-1]}\b.*\n(?:    .*\n)*", text, re.MULTILINE
+                rf"^  (?:-\w(?: \S+)?, )?{action.option_strings[-1]}\b.*\n(?:    .*\n)*", text, re.MULTILINE
             )
             if action.default not in (None, False, argparse.SUPPRESS):
                 assert entry.count("(default: ") == 1, entry
