@@ -44,6 +44,7 @@ setup(
         "pillow>=10.1",
         "pyyaml>=6.0",
         "safetensors>=0.8,<1",
+        "shtab>=1.13,<2",
         "torch>=2.6,<3",
         "tqdm>=4.66.3",
         "transformers>=5.21,<6",

@@ -3,12 +3,17 @@
 Importing the package registers its models with the Auto classes and its pipelines; everything else loads on first use.
 """
 
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from . import baselines as baselines
-from . import models as models
+# The Auto classes want the classes themselves, and those want torch. The command answers --help and completes words
+# without; it imports these two before a verb runs.
+if Path(*sys.argv[:1]).stem != "geomotiongpt":
+    from . import baselines as baselines
+    from . import models as models
 
 try:
     __version__ = version("geomotiongpt")

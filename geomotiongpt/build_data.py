@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from .console import positive
+
 _EXAMPLES = """raw/ data/mine --num-proc 2
          geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20
-         geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
-             --smplh smplh/ --num-proc 8
+         geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv \\
+             --texts HumanML3D/ --smplh smplh/ --num-proc 8
          geomotiongpt build-data bandai Bandai-Namco-Research-Motiondataset/ data/bandai
          geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine"""
 # Options that each source has a use for, beside --num-proc
@@ -27,8 +29,12 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
         add: makes the parser of a verb of its name, function, purpose and example.
     """
     verb = add(
-        "build-data", _run, "joints, captions and split lists, or a public release -> HumanML3D's layout", _EXAMPLES
+        "build-data",
+        _run,
+        "make a data set in HumanML3D's layout from joints, captions and split lists, or from a public release",
+        _EXAMPLES,
     )
+    verb.set_defaults(when_stopped="the same command goes on")
     verb.add_argument(
         "source", help="folder with joints/, texts/ and split lists; or `humanml3d`, `bandai`, or `join`"
     )
@@ -39,13 +45,15 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="the folder to write or to go on with; of `bandai` the release before it; of `join` NAME=FOLDER of each "
         "built folder behind it (defaults: data/HumanML3D, data/bandai)",
     )
-    verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
+    verb.add_argument(
+        "--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"], help="to make"
+    )
     verb.add_argument(
         "--source-fps", type=float, help="frames per second of the joints (default: the representation's)"
     )
     verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
     verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
-    verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
+    verb.add_argument("--num-proc", type=positive, help="processes (default: 1)")
     group = verb.add_argument_group("of humanml3d")
     group.add_argument("--amass", type=Path, metavar="DIR", help="AMASS, SMPL+H G, one folder a data set")
     group.add_argument("--humanact12", type=Path, metavar="DIR", help="joints of HumanAct12, .npy")

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .data.motion_folder import save_bytes
-from .models.motion_segments import TimedCaption, caption_segments
-from .models.pipeline_motion_to_text import read_motion
+from .console import positive
 from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
+
+if TYPE_CHECKING:
+    from .models.motion_segments import TimedCaption
 
 
 def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -34,8 +35,8 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("--json", action="store_true", help="one JSON object a line: file and caption")
     verb.add_argument("--report", action="store_true", help="say how each file was imported, on standard error")
     add_import_options(verb)
-    verb.add_argument("--batch-size", type=int, default=16, help="motions at a time (default: 16)")
-    verb.add_argument("--num-beams", type=int, default=1, help="beams (default: 1, greedy)")
+    verb.add_argument("--batch-size", type=positive, default=16, help="motions at a time")
+    verb.add_argument("--num-beams", type=positive, default=1, help="above 1 a beam search")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
     group = verb.add_argument_group("motions of any length")
     group.add_argument(
@@ -43,13 +44,16 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     group.add_argument("--window", type=float, metavar="SECONDS", help="seen at a time (default: as in training)")
     group.add_argument("--stride", type=float, metavar="SECONDS", help="between windows (default: half of one)")
-    group.add_argument("--format", choices=list(FORMATS), help="(default: as the output is named, else text)")
+    group.add_argument(
+        "--format", choices=list(FORMATS), help="of the captions (default: as the output is named, else text)"
+    )
     group.add_argument(
         "--output", type=Path, metavar="PATH", help="file to write; of several motions, a folder (default: print)"
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
     from transformers import pipeline
 
     from .checkpoints import load_captioner
@@ -65,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
     describe = pipeline("motion-to-text", model=model, processor=processor)
     read = partial(_read, processor.feature_extractor.representation, import_options(arguments), arguments.report)
     motions = [read(path) for path in arguments.files]
-    results = describe(motions, batch_size=arguments.batch_size, num_beams=arguments.num_beams)
+    made = describe((motion for motion in motions), batch_size=arguments.batch_size, num_beams=arguments.num_beams)
+    results = list(tqdm(made, "captioning", len(motions), disable=len(motions) <= arguments.batch_size or None))
     for path, result in zip(arguments.files, results, strict=True):
         if arguments.json:
             print(json.dumps({"file": str(path), "caption": result["generated_text"]}, ensure_ascii=False))
@@ -134,12 +139,17 @@ def caption_in_segments(
         ValueError: for several motions without a place for each, and as `caption_segments`.
     """
     from .checkpoints import load_captioner
+    from .data.motion_folder import check_writable, save_bytes
+    from .models.motion_segments import caption_segments
+    from .models.pipeline_motion_to_text import read_motion
 
     _check_files(files)
     by_suffix = {suffix: name for name, (suffix, _) in FORMATS.items()}
     asked = by_suffix.get(output.suffix) if output is not None and len(files) == 1 else None
     suffix, write = FORMATS[format or asked or "text"]
     targets = _targets(files, output, suffix)
+    if output is not None:
+        check_writable(output)
     model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
     extractor = processor.feature_extractor
     given = [_read(extractor.representation, import_options or {}, report, path) for path in files]
@@ -179,12 +189,12 @@ def _targets(files: Sequence[Path], output: Path | None, suffix: str) -> list[Pa
     return [*targets]
 
 
-def format_text(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_text(segments: Sequence["TimedCaption"], path: Path) -> str:
     """A line a segment."""
     return "".join(f"{start:.2f} - {end:.2f} s: {' '.join(caption.split())}\n" for start, end, caption in segments)
 
 
-def format_json(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_json(segments: Sequence["TimedCaption"], path: Path) -> str:
     """One line: the file, and its segments with the numbers that subtitles have too; times to the millisecond."""
     rows = [
         {"id": number, "start": round(start, 3), "end": round(end, 3), "caption": caption}
@@ -193,17 +203,17 @@ def format_json(segments: Sequence[TimedCaption], path: Path) -> str:
     return json.dumps({"file": str(path), "segments": rows}, ensure_ascii=False) + "\n"
 
 
-def format_srt(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_srt(segments: Sequence["TimedCaption"], path: Path) -> str:
     """SubRip. It has no way to write a `<` that is not the start of a tag."""
     return "".join(_cues(segments, ",", lambda caption: caption))
 
 
-def format_webvtt(segments: Sequence[TimedCaption], path: Path) -> str:
+def format_webvtt(segments: Sequence["TimedCaption"], path: Path) -> str:
     """WebVTT (W3C), in which `&`, `<` and the arrow `-->` must not stand in a caption as they are."""
     return "WEBVTT\n\n" + "".join(_cues(segments, ".", lambda caption: html.escape(caption, quote=False)))
 
 
-def _cues(segments: Sequence[TimedCaption], point: str, escape: Callable[[str], str]) -> Iterator[str]:
+def _cues(segments: Sequence["TimedCaption"], point: str, escape: Callable[[str], str]) -> Iterator[str]:
     """Cues of subtitles. A segment without a caption has none, and a blank line would end one."""
     for number, (start, end, caption) in enumerate(segments, 1):
         if lines := [line.strip() for line in caption.splitlines() if line.strip()]:
@@ -218,7 +228,7 @@ def _timestamp(seconds: float, point: str) -> str:
     return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
 
 
-FORMATS: dict[str, tuple[str, Callable[[Sequence[TimedCaption], Path], str]]] = {
+FORMATS: dict[str, tuple[str, Callable[[Sequence["TimedCaption"], Path], str]]] = {
     "text": (".txt", format_text),
     "json": (".json", format_json),
     "srt": (".srt", format_srt),

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from . import models as models
+from .data.motion_folder import check_writable
 from .models.configuration_geomotion_llama import GeoMotionLlamaConfig
 from .models.configuration_geomotion_qwen3 import GeoMotionQwen3Config
 from .models.configuration_geomotiongpt import GeoMotionGPTConfig
@@ -185,9 +186,10 @@ def convert_evaluator(
 
 
 def check_output(output: Path) -> None:
-    """Raises a ValueError if there is something in the folder that is to be written."""
+    """Raises a ValueError if there is something in the folder that is to be written, an OSError if it cannot be."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder; name a new one.")
+    check_writable(output)
 
 
 def save_aside(output: Path, *parts: Any) -> Path:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,43 +10,40 @@ from pathlib import Path
 from . import __version__
 from .build_data import add_build_data
 from .captioning import add_caption
+from .console import SHELLS, CommandParser, HelpFormatter, PrintCompletion, positive, run_verb
 from .motion_input import MOTION_FILES, add_import_options
 from .rendering import add_render
 
-EXIT_BAD_INPUT = 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb; bad input ends with one line on standard error and exit code 2."""
-    arguments = _parser().parse_args(argv)
-    arguments.command = shlex.join(["geomotiongpt", *(sys.argv[1:] if argv is None else argv)])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "huggingface_hub", "datasets", "matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        return arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())  # the Hub client writes several lines
-        print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except ModuleNotFoundError as error:
-        extra = {"bert_score": "bert-score", "c3d": "mocap"}.get(error.name or "", "evaluation")
-        print(
-            f"geomotiongpt {arguments.verb}: error: {error.name} is not installed: "
-            f"pip install 'geomotiongpt[{extra}]'",
-            file=sys.stderr,
-        )
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"geomotiongpt {arguments.verb}: stopped", file=sys.stderr)
-        return 130
+    """Runs a verb; bad input ends with one line on standard error and exit code 2, see `run_verb`."""
+    words = sys.argv[1:] if argv is None else argv
+    return run_verb(
+        lambda: _parser().parse_args(words, argparse.Namespace(command=shlex.join(["geomotiongpt", *words])))
+    )
+
+
+_EPILOG = """example: geomotiongpt quickstart
+         geomotiongpt caption quickstart/model walk.npy
+         geomotiongpt evaluate --help
+
+Words are completed with <Tab> after one of these, best put where the shell starts:
+  bash   eval "$(geomotiongpt --print-completion bash)"                          # ~/.bashrc
+  zsh    eval "$(geomotiongpt --print-completion zsh)"                           # ~/.zshrc, after compinit
+  fish   geomotiongpt --print-completion fish > ~/.config/fish/completions/geomotiongpt.fish"""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="geomotiongpt", description="Motion-language models whose motion tokens share one geometry with the text."
+    parser = CommandParser(
+        prog="geomotiongpt",
+        description="Motion-language models whose motion tokens share one geometry with the text.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"geomotiongpt {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, help="print what makes a shell complete words"
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
@@ -56,20 +52,25 @@ def _parser() -> argparse.ArgumentParser:
             help=help,
             description=help,
             epilog=f"example: geomotiongpt {name} {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=run, when_stopped=None)
         return verb
 
     verb = add("quickstart", _quickstart, "make data, train both stages, caption unseen motions", "--output demo")
-    verb.add_argument("--output", type=Path, default=Path("quickstart"), help="folder to write (default: quickstart)")
+    verb.add_argument("--output", type=Path, default=Path("quickstart"), help="folder to write")
     verb.add_argument("--num-motions", type=int, default=None, help="motions to make (default: the recipe's)")
-    verb.add_argument("--seed", type=int, default=0, help="of the data and the training (default: 0)")
+    verb.add_argument("--seed", type=int, default=0, help="of the data and of both trainings")
 
     add_build_data(add)
 
     for name, run, what, folder in (
-        ("train-tokenizer", _train_tokenizer, "train a motion tokenizer or VAE by a recipe", "motion_tokenizer.yaml"),
+        (
+            "train-tokenizer",
+            _train_tokenizer,
+            "train a motion tokenizer, VAE or codec from a recipe",
+            "motion_tokenizer.yaml",
+        ),
         ("train", _train, "train a motion-language model from a recipe", "language_model.yaml"),
         ("train-evaluator", _train_evaluator, "train an evaluator network from a recipe", "evaluator.yaml"),
     ):
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "convert",
         _convert,
-        "a published motion tokenizer, language model or evaluator -> a folder that from_pretrained opens",
+        "make a folder that from_pretrained opens of a published motion tokenizer, language model or evaluator",
         "dvq.pth tokenizer/ --data data/HumanML3D\n"
         "         geomotiongpt convert m2t.ckpt model/ --motion-tokenizer tokenizer/ --text-tokenizer gpt2\n"
         "         geomotiongpt convert motiongpt3.ckpt model/ --data data/HumanML3D --text-tokenizer gpt2\n"
@@ -122,44 +123,42 @@ def _add_generate(add) -> None:
     verb = add(
         "generate",
         _generate,
-        "make motions of captions, or of parts of a motion",
+        "make motions from captions, or from parts of a motion",
         'quickstart/model "a person walks forward." --num-samples 3 --output generated\n'
         '         geomotiongpt generate MODEL "a person walks." "someone sits down." --sequence --seconds 4\n'
         "         geomotiongpt generate MODEL --task motion-in-between --motion walk.npy --keep 16 16",
     )
     verb.add_argument("model", help="folder of a model, or its name on the Hub")
     verb.add_argument("texts", nargs="*", metavar="TEXT", help="captions; each gives motions of its own")
-    verb.add_argument("--output", type=Path, default=Path("generated"), help="folder to write (default: generated)")
+    verb.add_argument("--output", type=Path, default=Path("generated"), help="folder to write")
     verb.add_argument("--sequence", action="store_true", help="one motion that shows the captions one after another")
-    verb.add_argument("--num-samples", type=_positive, default=1, help="motions for each (default: 1)")
+    verb.add_argument("--num-samples", type=positive, default=1, help="motions for each")
     length = verb.add_mutually_exclusive_group()
-    length.add_argument("--frames", type=_positive, help="length to ask for; of a sequence, of each part")
+    length.add_argument("--frames", type=positive, help="length to ask for; of a sequence, of each part")
     length.add_argument("--seconds", type=float, help="the same in seconds (default: the model decides)")
     tasks = ["text-to-motion", "motion-prediction", "motion-in-between", "unconditional"]
-    verb.add_argument("--task", default="text-to-motion", choices=tasks, help="(default: text-to-motion)")
+    verb.add_argument("--task", default="text-to-motion", choices=tasks, help="what to make")
     verb.add_argument("--motion", type=Path, metavar="FILE", help=f"to go on from or fill in: {MOTION_FILES}")
     verb.add_argument(
         "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
     )
-    verb.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
+    verb.add_argument("--seed", type=int, default=0, help="of the sampling")
     _add_sampling(verb, "above 1 a beam search instead of sampling")
-    verb.add_argument("--batch-size", type=_positive, default=16, help="captions at a time (default: 16)")
+    verb.add_argument("--batch-size", type=positive, default=16, help="captions at a time")
     add_import_options(verb)
     picture = verb.add_mutually_exclusive_group()
-    picture.add_argument(
-        "--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses (default: gif)"
-    )
+    picture.add_argument("--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses")
     picture.add_argument("--no-animation", action="store_true", help="features and joints only")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
 
 def _add_sampling(group, beams: str) -> None:
-    group.add_argument("--num-beams", type=_positive, default=1, help=f"{beams} (default: 1)")
+    group.add_argument("--num-beams", type=positive, default=1, help=beams)
     group.add_argument("--temperature", type=float, help="of sampling; 0 always takes the likeliest (default: 1)")
     group.add_argument("--top-p", type=float, help="sample from the likeliest of this share together (default: 1)")
     latent = "of a model whose motion is a latent, not tokens: "
     group.add_argument("--guidance-scale", type=float, help=f"{latent}1 is the model itself (default: the model's)")
-    group.add_argument("--denoising-steps", type=_positive, help=f"{latent}more are slower (default: the model's)")
+    group.add_argument("--denoising-steps", type=positive, help=f"{latent}more are slower (default: the model's)")
 
 
 def _add_evaluate(add) -> None:
@@ -173,6 +172,7 @@ def _add_evaluate(add) -> None:
         "         geomotiongpt evaluate --motions generated/ --data data/HumanML3D --evaluator evaluators/t2m\n"
         "         geomotiongpt evaluate --probes --data data/HumanML3D --evaluator evaluators/t2m",
     )
+    verb.set_defaults(when_stopped="the same command goes on with what it had made")
     what = verb.add_argument_group("what to measure, one of").add_mutually_exclusive_group(required=True)
     what.add_argument("model", nargs="?", help="folder of a model, or its name on the Hub")
     what.add_argument("--predictions", type=Path, metavar="FILE", help="captions with ids (JSONL, JSON, CSV, TSV)")
@@ -180,58 +180,55 @@ def _add_evaluate(add) -> None:
     what.add_argument("--probes", action="store_true", help="known damages of real motion: does each metric react?")
     what.add_argument("--retrieval", action="store_true", help="the evaluator itself: R-precision, TMR's protocols")
     tasks = ["motion-to-text", *_TASKS_OF_MOTIONS, "motion-duration"]
-    verb.add_argument("--task", default=tasks[0], choices=tasks, help="what a model is to do (default: %(default)s)")
+    verb.add_argument("--task", default=tasks[0], choices=tasks, help="what a model is to do")
     verb.add_argument("--output", type=Path, help="JSON to write; of a model a folder (default: evaluation)")
     group = verb.add_argument_group("population")
-    group.add_argument("--data", help="folder of a data set, or its name on the Hub")
-    group.add_argument("--split", default="test", help="(default: test)")
-    group.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
+    group.add_argument("--data", metavar="FOLDER", help="folder of a data set, or its name on the Hub")
+    group.add_argument("--split", default="test", help="split of the data")
+    group.add_argument(
+        "--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"], help="of the data"
+    )
     group.add_argument("--min-frames", type=int, help="leave out shorter motions (usual: 40; KIT-ML 24)")
     group.add_argument("--max-frames", type=int, help="leave out longer motions (usual: 199)")
     group.add_argument("--no-mirrored", action="store_true", help="leave out mirrored motions")
     group = verb.add_argument_group("captions")
-    group.add_argument("--convention", default="coco", choices=["coco", "nlgmetricverse"], help="(default: coco)")
-    group.add_argument("--reference-policy", default="first-three", choices=["first-three", "all"])
+    group.add_argument("--convention", default="coco", choices=["coco", "nlgmetricverse"], help="of the metrics")
+    group.add_argument("--reference-policy", default="first-three", choices=["first-three", "all"], help="which count")
     group.add_argument("--references", type=Path, metavar="FILE", help="of --predictions, where they stand elsewhere")
     group.add_argument("--track", default="raw", help="what the references are: raw captions, token (lemmas), ...")
-    group.add_argument("--system", help="of a file with several; all scores each")
-    group.add_argument("--bert-model", help="encoder of BERTScore: a folder or a name on the Hub")
-    group.add_argument("--bert-layer", type=int, help="of an encoder that BERTScore does not know")
+    group.add_argument("--system", metavar="NAME", help="which one, of --predictions with several; `all` scores each")
+    group.add_argument("--bert-model", metavar="MODEL", help="encoder of BERTScore: a folder or a name on the Hub")
+    group.add_argument("--bert-layer", type=int, help="to read, of an encoder that BERTScore does not know")
     group.add_argument("--bert-rescale", action="store_true", help="rescale BERTScore by its baseline")
-    group.add_argument("--labels", help="words that name action, side and style: a JSON file, or `embedded`")
+    group.add_argument(
+        "--labels", metavar="FILE", help="words that name action, side and style: a JSON file, or `embedded`"
+    )
     group = verb.add_argument_group("evaluator")
-    group.add_argument("--evaluator", help="folder of an evaluator network: see train-evaluator and convert")
-    group.add_argument("--replications", type=_positive, default=20, help="(default: 20)")
-    group.add_argument("--pool-size", type=_positive, default=32, help="(default: 32)")
+    group.add_argument(
+        "--evaluator", metavar="FOLDER", help="folder of an evaluator network: see train-evaluator and convert"
+    )
+    group.add_argument("--replications", type=positive, default=20, help="for the 95%% interval")
+    group.add_argument("--pool-size", type=positive, default=32, help="motions that a caption is to be found among")
     group.add_argument(
         "--last-pool", default="smaller", choices=["smaller", "drop"], help="what becomes of an incomplete pool"
     )
-    group.add_argument("--seed", type=int, default=0, help="also of the motions that a model makes (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="also of the motions that a model makes")
     group = verb.add_argument_group("motions that a model makes")
     group.add_argument(
         "--lengths",
         default="data",
         choices=["data", "stated", "free"],
         help="of text to motion: the data's, kept exactly; the data's, stated to a LLaMo that ends by itself; or as "
-        "the model likes (default: data)",
+        "the model likes",
     )
-    group.add_argument("--num-samples", type=_positive, default=1, help="of each of 100 captions, for MultiModality")
+    group.add_argument("--num-samples", type=positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
-    group.add_argument(
-        "--keep", type=float, default=0.25, help="share given, of in-betweens at each end (default: 0.25)"
-    )
+    group.add_argument("--keep", type=float, default=0.25, help="share given, of in-betweens at each end")
     group = verb.add_argument_group("decoding")
     _add_sampling(group, "above 1 a beam search; at 1 captions are greedy, motions sampled")
     group.add_argument("--max-new-tokens", type=int, help="of captions (default: the model's)")
-    group.add_argument("--batch-size", type=_positive, default=64, help="motions at a time (default: 64)")
+    group.add_argument("--batch-size", type=positive, default=64, help="motions at a time")
     verb.add_argument("--update-card", action="store_true", help="put the result into the model's own card")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -313,9 +310,12 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from .data.motion_folder import check_writable
     from .evaluation.results import save_json
 
     _refuse_options_of_others(arguments)
+    if arguments.output:
+        check_writable(arguments.output)
     if arguments.predictions:
         result = _score_predictions(arguments)
     elif arguments.model:
@@ -530,7 +530,9 @@ def _attribute_reader(labels: str | None):
 def _convert(arguments: argparse.Namespace) -> int:
     from .checkpoints import convert_evaluator, convert_motion_tokenizer
     from .convert_motiongpt3 import convert_motiongpt3, is_published_motiongpt3
+    from .data.motion_folder import check_writable
 
+    check_writable(arguments.output)
     if is_published_motiongpt3(arguments.checkpoint):
         names = ("motion_tokenizer", "word_vectors", "words")
         if idle := [name for name in names if getattr(arguments, name) is not None]:

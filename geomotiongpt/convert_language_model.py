@@ -21,6 +21,7 @@ _BESIDE = ("vae.", "_losses.", "metrics.")
 _TABLE, _POSITIONS, _HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
 _LAYER = re.compile(r"transformer\.h\.(\d+)\.")
 _NUM_SPECIALS = 3  # start, end and mask, the last rows of the table
+_MAX_FRAMES = 196  # of the longest motion of its training
 _HEAD_WIDTH = 64  # of every GPT-2 that was released; the weights do not show it
 
 
@@ -140,6 +141,7 @@ def _read_config(
         bos_token_id=end,
         eos_token_id=end,
         motion_tokenizer_config=motion,
+        max_motion_codes=_MAX_FRAMES // motion.downsampling_factor,
         projection="none",
     )
 

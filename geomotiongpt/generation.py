@@ -102,7 +102,7 @@ def _write(
     rows = []
     fps = get_motion_representation(representation).fps
     digits = max(3, len(str(len(made) - 1)))
-    for number, motion in enumerate(tqdm(made, "writing", disable=len(made) < 4)):
+    for number, motion in enumerate(tqdm(made, "writing", disable=len(made) < 4 or None)):
         name, text = f"{number:0{digits}d}", motion["text"]
         row = {"file": f"{name}.npy", "joints": f"{name}_joints.npy"}
         np.save(folder / row["file"], motion["motion"])

@@ -15,8 +15,12 @@ def add_import_options(verb: argparse.ArgumentParser) -> None:
     """Adds the options of `import_motion` to a verb."""
     group = verb.add_argument_group("motion files that are not .npy: what cannot be found out")
     group.add_argument("--fps", type=float, help="frames per second of the file (default: what it says)")
-    group.add_argument("--unit", help="m, cm, mm, in, ft, acclaim, or metres as a number (default: by the height)")
-    group.add_argument("--up", help="x, y, z, -x, -y or -z (default: from feet to head); write --up=-z")
+    group.add_argument(
+        "--unit", metavar="UNIT", help="m, cm, mm, in, ft, acclaim, or metres as a number (default: by the height)"
+    )
+    group.add_argument(
+        "--up", metavar="AXIS", help="x, y, z, -x, -y or -z (default: from feet to head); write --up=-z"
+    )
     group.add_argument("--mapping", type=Path, metavar="FILE", help="YAML or JSON, joint: joint of the file")
     group.add_argument("--skeleton", type=Path, metavar="FILE", help=".asf of an .amc file (default: that beside it)")
     group.add_argument(

@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_render(add) -> None:
@@ -16,7 +17,7 @@ def add_render(add) -> None:
     verb = add(
         "render",
         _render,
-        "motion files -> animation, page, or a file that other programs open",
+        "make an animation, a page, or a file that other programs open of motion files",
         'walk.npy -o walk.gif --caption "a person walks"\n'
         "         geomotiongpt render walk.bvh -o walk.glb\n"
         "         geomotiongpt render walk.npy -o walk.html --model MODEL\n"
@@ -89,6 +90,7 @@ def render_motions(
         ValueError: for another number of captions, a file that holds no motion, a model without motion tokens or of
             another representation, and as `export_motion`.
     """
+    from .data.motion_folder import check_writable
     from .visualization.export import SUFFIXES, export_motion
     from .visualization.output import check_output_path
 
@@ -97,6 +99,7 @@ def render_motions(
         raise ValueError(f"{len(captions)} captions for {len(files)} files: give --caption once for each FILE.")
     if model_name is not None and suffix != ".html":
         raise ValueError(f"--model: motion tokens are shown by .html only, not {suffix}.")
+    check_writable(output)
     tokenize = None if model_name is None else _MotionTokens(model_name, trust_remote_code, representation)
     representation = tokenize.representation if tokenize else representation or "humanml3d"
     options = import_options or {}
@@ -118,7 +121,7 @@ def render_motions(
     )
 
 
-def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -> np.ndarray:
+def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -> "np.ndarray":
     """A motion, features (frames, F) or joints (frames, J, 3), of a `.npy` file, or imported joints of any other.
 
     Raises:
@@ -162,7 +165,8 @@ class _MotionTokens:
         if representation not in (None, self.representation):
             raise ValueError(f"--representation is {representation}, and {model_name} takes {self.representation}.")
 
-    def __call__(self, motions: Sequence[np.ndarray], files: Sequence[Path]) -> list[list[int]]:
+    def __call__(self, motions: Sequence["np.ndarray"], files: Sequence[Path]) -> list[list[int]]:
+        import numpy as np
         import torch
 
         inputs = self.extractor(motions, names=[str(path) for path in files])

@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 from geomotiongpt import TimedCaption, caption_segments, captioning
 from geomotiongpt.captioning import format_json, format_srt, format_text, format_webvtt
 from geomotiongpt.cli import main
+from geomotiongpt.data import motion_folder
+from geomotiongpt.models import motion_segments
 
 WINDOW = ["--window", "2", "--stride", "1.5"]
 NASTY = [
@@ -121,7 +123,7 @@ def test_several_motions_are_a_line_of_json_each(tiny_model_folder, files, segme
 def test_what_was_finished_before_an_error_is_kept_and_nothing_half_written(
     tiny_model_folder, files, tmp_path, monkeypatch, capsys
 ):
-    written, save = [], captioning.save_bytes
+    written, save = [], motion_folder.save_bytes
 
     def fail_at_the_second(path, *contents):
         written.append(path)
@@ -129,7 +131,7 @@ def test_what_was_finished_before_an_error_is_kept_and_nothing_half_written(
             raise OSError(28, "No space left on device", str(path))
         save(path, *contents)
 
-    monkeypatch.setattr(captioning, "save_bytes", fail_at_the_second)
+    monkeypatch.setattr(motion_folder, "save_bytes", fail_at_the_second)
     options = ["--segments", *WINDOW, "--format", "srt", "--output", tmp_path / "out"]
     assert caption(tiny_model_folder, *files, *options) == 2
     assert "short.srt" in capsys.readouterr().err
@@ -140,7 +142,7 @@ def test_the_motion_stays_in_its_file(tiny_model_folder, files, monkeypatch, cap
     def tell(model, processor, motion, **options):
         return [TimedCaption(0, 1, type(motion).__name__)]
 
-    monkeypatch.setattr(captioning, "caption_segments", tell)
+    monkeypatch.setattr(motion_segments, "caption_segments", tell)
     assert caption(tiny_model_folder, files[0], "--segments") == 0
     assert capsys.readouterr().out == "0.00 - 1.00 s: memmap\n"
 
@@ -154,7 +156,6 @@ def test_the_motion_stays_in_its_file(tiny_model_folder, files, monkeypatch, cap
         (["MODEL", "LONG", "--segments", "--json"], "use --format json"),
         (["MODEL", "LONG", "--segments", "--window", "200"], "window is 200 s; this model sees 0.4 to"),
         (["MODEL", "LONG", "--segments", "--window", "2", "--stride", "3"], "stride is 3 s"),
-        (["MODEL", "LONG", "--segments", "--batch-size", "0"], "batch_size is 0"),
         (["MODEL", "LONG", "SHORT", "--segments"], "2 motions: give --output, a folder, or --format json"),
         (["MODEL", "LONG", "SHORT", "--segments", "--format", "vtt"], "give --output, a folder"),
         (["MODEL", "LONG", "LONG", "--segments", "--output", "OUT"], "it is or is to hold another motion's"),

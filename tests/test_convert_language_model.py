@@ -95,6 +95,7 @@ def test_converted_model_has_free_rows_and_the_tokenizer_inside(converted, stock
     )
     for name, weight in tiny_tokenizer_model.state_dict().items():
         assert torch.equal(model.motion_tokenizer.state_dict()[name], weight), name
+    assert model.config.max_frames == 196 // 8 * 8, "HumanML3D's longest clip, in whole codes"
     options = model.generation_config
     assert (options.max_new_tokens, options.do_sample, options.pad_token_id) == (40, False, num_text)
 

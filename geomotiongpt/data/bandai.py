@@ -155,7 +155,7 @@ def build_bandai(
     made = map_in_processes(partial(_make, source=source), pending, num_proc) if pending else iter(())
     failed: dict[str, str] = {}
     for clip, problem in zip(
-        pending, tqdm(made, "Importing", len(pending), unit="file", disable=not show_progress), strict=True
+        pending, tqdm(made, "Importing", len(pending), unit="file", disable=not show_progress or None), strict=True
     ):
         failed |= {clip.motion_id: problem} if problem else {}
     splits: dict[str, list[str]] = {}

@@ -459,7 +459,7 @@ def _build_pending(
     digest = settings.digest()
     with (
         open(output / MANIFEST_NAME, "a", encoding="utf-8") as manifest,
-        tqdm(total=len(pending), desc="Building motions", unit="clip", disable=not show_progress) as progress,
+        tqdm(total=len(pending), desc="Building motions", unit="clip", disable=not show_progress or None) as progress,
     ):
         for outcome in chain.from_iterable(map_in_processes(build, chunks, num_proc)):
             progress.update()

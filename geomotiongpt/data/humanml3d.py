@@ -223,7 +223,9 @@ def _extract_all(
     extract = partial(_extract, joints_dir=source / "joints", body_joints=body_joints)
     with (
         open(source / _MANIFEST, "a", encoding="utf-8") as manifest,
-        tqdm(total=len(pending), desc="Reading recordings", unit="file", disable=not show_progress) as progress,
+        tqdm(
+            total=len(pending), desc="Reading recordings", unit="file", disable=not show_progress or None
+        ) as progress,
     ):
         jobs = [(file, clips) for _, file, clips, _ in pending]
         results = map_in_processes(extract, jobs, num_proc) if jobs else iter(())

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def save_bytes(path: Path, *contents: bytes | memoryview) -> None:
         if isinstance(error, OSError):  # a failed write does not say which file it was
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work that its result could be written: a file, or a folder.
+
+    Raises:
+        `OSError`: It cannot be (disk full, no permission, a file where a folder should be); the message names it.
+    """
+    wanted = path.absolute() if path.is_dir() else path.absolute().parent
+    there = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def remove_partial_files(folder: Path) -> None:

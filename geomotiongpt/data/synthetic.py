@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..models.motion_conversion import resample_joints
 from ..models.motion_representation import get_motion_representation
@@ -82,9 +83,13 @@ def make_synthetic_dataset(
     aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     aside.mkdir(parents=True)
     try:
+        clips: list[SyntheticClip] = []
         splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         drawn = map_in_processes(partial(_make_clips, seed), _plan_clips(num_motions, seed), num_proc)
-        clips = [clip for batch in drawn for clip in batch]
+        with tqdm(total=num_motions, desc="Drawing motions", unit="clip", disable=None) as progress:
+            for batch in drawn:
+                clips += batch
+                progress.update(len(batch))
         for clip in clips:
             splits[clip.split].append(clip.motion_id)
         # Clips of about the same length share a batch, so that little is padded.
@@ -93,7 +98,8 @@ def make_synthetic_dataset(
         motions = [MotionClip(c.motion_id, resample_joints(c.joints, FPS, fps), c.captions) for c in clips]
         batches = [motions[start : start + _CLIPS_PER_BATCH] for start in range(0, len(motions), _CLIPS_PER_BATCH)]
         write = partial(write_motion_clips, output_dir=aside, representation=representation)
-        for failed in map_in_processes(write, batches, num_proc):
+        written = map_in_processes(write, batches, num_proc)
+        for failed in tqdm(written, "Writing motions", len(batches), unit="batch", disable=None):
             if failed:
                 raise ValueError(f"seed {seed}: clips without features: {failed}")
         with_mirrored = {name: ids + [f"M{i}" for i in ids] for name, ids in splits.items()}

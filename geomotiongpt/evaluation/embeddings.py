@@ -108,7 +108,7 @@ def _embed(embed, lengths: list[int], model: PreTrainedModel, batch_size: int, w
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     embeddings = np.zeros((len(lengths), model.config.embedding_size), np.float32)
     starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc=f"embedding {what}", disable=len(starts) < 20):
+    for start in tqdm(starts, desc=f"embedding {what}", disable=len(starts) < 20 or None):
         rows = order[start : start + batch_size]
         embeddings[rows] = embed(rows).float().cpu().numpy()
     if not np.isfinite(embeddings).all():

@@ -66,7 +66,7 @@ def write_rows(
         part = path.with_name(f"{path.name}.{state.process_index}.part")
         mine = numbered[state.process_index :: state.num_processes]
         with open(part, "a", encoding="utf-8") as file:
-            for number, batch in tqdm(mine, desc=progress, disable=not state.is_local_main_process):
+            for number, batch in tqdm(mine, desc=progress, disable=not state.is_local_main_process or None):
                 for index, row in zip(batch, make(number, batch), strict=True):
                     file.write(json.dumps({"id": ids[index], **row}) + "\n")
                 file.flush()

@@ -28,6 +28,7 @@ from .mixture_of_transformers import (
 )
 from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin
+from .task_prompts import LONGEST_TEXT
 
 _NUM_MARKERS = 3  # <motion_pad>, <motion>, </motion>
 _WITHOUT_EFFECT = ("return_dict",)  # what `generate` may say, and the output is as it is all the same
@@ -214,7 +215,8 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
             motion_values: (batch, frames, num_features), one motion a row.
             motion_mask: (batch, frames) bool.
             latents: as in `forward`, instead.
-            **kwargs: as in `GenerationMixin.generate`.
+            **kwargs: as in `GenerationMixin.generate`. Where nothing says how long an answer may be, it takes the
+                positions that are left, up to `LONGEST_TEXT`.
 
         Raises:
             ValueError: if prompt and `max_new_tokens` are more than the model has positions, the model has only been
@@ -236,6 +238,9 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
             raise ValueError(
                 f"guidance_scale is {settings.guidance_scale}, but only motion is guided here, by `generate_motion`."
             )
+        if settings.max_new_tokens is None and settings.max_length is None:
+            room = config.max_position_embeddings - input_ids.shape[1]
+            settings.max_new_tokens = max(1, min(room, LONGEST_TEXT))
         new_tokens = settings.max_new_tokens
         length = (settings.max_length or 0) if new_tokens is None else input_ids.shape[1] + new_tokens
         if length > config.max_position_embeddings:

@@ -15,9 +15,9 @@ from transformers.utils import logging
 
 from .motion_representation import features_to_joints, joints_to_features
 from .motion_skeletons import MotionRepresentation, get_motion_representation
+from .task_prompts import LONGEST_TEXT
 
 _USUAL_SECONDS = 10.0  # a window where a model does not say what it was trained on: HumanML3D's longest clips
-_USUAL_NEW_TOKENS = 20  # what transformers lets an answer have where nothing is said
 
 
 class TimedCaption(NamedTuple):
@@ -72,7 +72,7 @@ def caption_segments(
     windows = plan_windows(num_rows, frames, _stride_frames(stride, frames, facts.fps))
     captions: list[str] = []
     batches = range(0, len(windows), batch_size)
-    for first in logging.tqdm(batches, "captioning", disable=not progress or len(batches) < 2):
+    for first in logging.tqdm(batches, "captioning", disable=not progress or len(batches) < 2 or None):
         shown = windows[first : first + batch_size]
         clips = [cut_window(array, start, end, facts) for start, end in shown]
         names = [f"{name}, {start / facts.fps:g} to {end / facts.fps:g} s," for start, end in shown]
@@ -92,7 +92,7 @@ def window_frames(model, processor, window: float | None, generate_kwargs: dict[
     extractor = processor.feature_extractor
     fps = get_motion_representation(extractor.representation).fps
     settings = generate_kwargs.get("generation_config") or model.generation_config
-    answer = generate_kwargs.get("max_new_tokens", settings.max_new_tokens) or _USUAL_NEW_TOKENS
+    answer = generate_kwargs.get("max_new_tokens", settings.max_new_tokens) or LONGEST_TEXT
     trained, fitting = model.config.max_frames, processor.frames_beside(answer)
     most = min(frames for frames in (trained, fitting) if frames is not None)
     if most < extractor.downsampling_factor:

@@ -31,6 +31,7 @@ from .motion_projections import (
 )
 from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin
+from .task_prompts import LONGEST_TEXT
 
 FREE_ROWS_STARTS = ("projected", "random")
 _FREE_ROWS = ("none", "dense_random")
@@ -501,7 +502,8 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             motion_values: (batch, frames, num_features).
             motion_mask: (batch, frames) bool.
             constrained: whether motion codes may come only between `<motion>` and `</motion>`, and text only outside.
-            **kwargs: as in `GenerationMixin.generate`.
+            **kwargs: as in `GenerationMixin.generate`. Where nothing says how long an answer may be, it takes the
+                positions that are left, up to `LONGEST_TEXT`.
 
         Raises:
             ValueError: if prompt and `max_new_tokens` are more than the model has positions.
@@ -509,6 +511,9 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         input_ids = kwargs.pop("input_ids", inputs)
         defaults = kwargs.get("generation_config") or self.generation_config
         new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
+        if new_tokens is None and (kwargs.get("max_length") or defaults.max_length) is None and input_ids is not None:
+            room = self.config.max_position_embeddings - input_ids.shape[1]
+            new_tokens = kwargs["max_new_tokens"] = max(1, min(room, LONGEST_TEXT))
         if input_ids is not None and input_ids.shape[1] + (new_tokens or 0) > self.config.max_position_embeddings:
             raise ValueError(
                 f"a prompt of {input_ids.shape[1]} tokens and {new_tokens} new ones do not fit into the "

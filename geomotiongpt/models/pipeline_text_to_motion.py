@@ -70,7 +70,7 @@ class TextToMotionPipeline(MotionPipeline):
             for index, (said, given, frames) in enumerate(zip(texts, motions, lengths, strict=True))
         ]
         made = super().__call__((request for request in requests), **kwargs)
-        results = list(logging.tqdm(made, "making motions", len(requests), disable=not progress))
+        results = list(logging.tqdm(made, "making motions", len(requests), disable=not progress or None))
         return results if several else results[0]
 
     def _lengths(self, num_frames, duration) -> list[int | None]:

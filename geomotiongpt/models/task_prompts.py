@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+LONGEST_TEXT = 64  # tokens of an answer where nobody says how many
 _FIELD = re.compile(r"\{(\w+)\}")
 
 

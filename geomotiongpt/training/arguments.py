@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -45,6 +46,8 @@ class _RunArguments(TrainingArguments):
         # Two CPU processes form one world only when asked not to look for an accelerator.
         if not torch.cuda.is_available():
             self.use_cpu = True
+        if self.disable_tqdm is None and not sys.stderr.isatty():
+            self.disable_tqdm = True  # a bar is for a terminal; the log says the same in lines
         super().__post_init__()
         expected = int(os.environ.get("WORLD_SIZE", "1"))
         if self.world_size != expected:

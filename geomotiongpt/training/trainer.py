@@ -6,8 +6,8 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,35 @@ class ResumableTrainer(Trainer):
             resume_from_checkpoint = str(last_whole_checkpoint(Path(self.args.output_dir)))
         elif resume_from_checkpoint and not _is_whole(Path(resume_from_checkpoint)):
             raise ValueError(f"{resume_from_checkpoint} is no checkpoint, or was not written to the end.")
-        return super().train(resume_from_checkpoint, **kwargs)
+        with self._saying_where_to_go_on():
+            return super().train(resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As in `Trainer`; one that is interrupted leaves nothing."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except KeyboardInterrupt:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            if self.is_world_process_zero() and not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _saying_where_to_go_on(self) -> Iterator[None]:
+        """Gives a `KeyboardInterrupt` the message that whoever stops a run wants to read."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            folder = Path(self.args.output_dir)
+            try:
+                last = last_whole_checkpoint(folder)
+            except ValueError:
+                with suppress(OSError):
+                    folder.rmdir()  # if it is empty
+                advice = "there is no checkpoint; training.save_strategy=steps makes some"
+            else:
+                advice = f"the last checkpoint is {last}; training.resume_from_checkpoint=true goes on from there"
+            raise KeyboardInterrupt(advice) from None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in `Trainer`; under FSDP a whole model is saved, which has no code of FSDP beside it."""
@@ -81,7 +109,8 @@ class ResumableTrainer(Trainer):
         Returns:
             the output folder.
         """
-        self.evaluate()
+        with self._saying_where_to_go_on():
+            self.evaluate()
         output_dir = Path(self.args.output_dir)
         # All processes put the pieces of the weights together
         weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None

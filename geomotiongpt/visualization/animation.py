@@ -45,7 +45,7 @@ BONE_WIDTH, HEAD_RADIUS = 0.05, 0.09  # metres
 SMALLEST_FIGURE = 0.2  # of the picture's height: on longer paths the camera pans instead of drawing back further
 MOST_TITLE_LINES = 3
 MOST_GIF_FPS = 50
-LONG_CLIP = 600  # frames; drawing them takes so long that a progress bar is shown
+LONG_CLIP = 600  # frames; drawing them takes so long that a terminal sees a progress bar
 VIDEO_QUALITY = "20"  # constant rate factor of H.264; flat colours need little
 
 
@@ -176,7 +176,7 @@ def _write_mp4(picture: "_Picture", drawn: range, path: Path) -> Path:
 
 
 def _progress(drawn: range) -> "tqdm[int]":
-    return tqdm(drawn, "drawing", leave=False, disable=len(drawn) < LONG_CLIP)
+    return tqdm(drawn, "drawing", leave=False, disable=len(drawn) < LONG_CLIP or None)
 
 
 def _video_library() -> ModuleType:

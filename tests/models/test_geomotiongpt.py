@@ -24,6 +24,7 @@ from geomotiongpt import (
     MotionTokenizer,
     MotionTokenizerConfig,
 )
+from geomotiongpt.models.task_prompts import LONGEST_TEXT
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around to the right and sits down"]
 
@@ -321,6 +322,22 @@ def test_generation_with_a_cache_equals_generation_without(model, prompts, optio
     wanted = generate(model, prompts, **{"num_beams": 1, **options, "use_cache": False, "cache_implementation": None})
     assert len(wanted.unique()) > 3, "a model that repeats itself tests nothing"
     assert torch.equal(generate(model, prompts, **options), wanted)
+
+
+@pytest.mark.parametrize("left", [LONGEST_TEXT + 5, 5, 0], ids=["more", "little", "none"])
+def test_an_answer_of_which_nothing_is_said_takes_what_is_left(model, prompts, left, recwarn):
+    """And the library says nothing of its own 20 tokens."""
+    model, length = copy.deepcopy(model), prompts["input_ids"].shape[1]
+    model.generation_config.max_new_tokens = None
+    model.generation_config.eos_token_id = None  # it never ends by itself
+    model.config.n_positions = length + left
+    if left == 0:
+        with pytest.raises(ValueError, match="positions of the language model"):
+            model.generate(**prompts, do_sample=False)
+        return
+    assert model.generate(**prompts, do_sample=False).shape[1] == length + min(left, LONGEST_TEXT)
+    assert model.generate(**prompts, do_sample=False, max_length=length + 3).shape[1] == length + 3
+    assert not [warning for warning in recwarn if "max_length" in str(warning.message)]
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from geomotiongpt import MotionGPT3Config, MotionGPT3ForCausalLM, MotionGPT3Processor, MotionVAE
-from geomotiongpt.models.task_prompts import LatentTaskExample
+from geomotiongpt.models.task_prompts import LONGEST_TEXT, LatentTaskExample
 
 
 @pytest.fixture
@@ -68,6 +68,22 @@ def test_captions_do_not_depend_on_batch_and_padding(make_motiongpt3, padded, ki
     assert len(together.unique()) > 3, "a model that repeats itself tests nothing"
     other = {**padded, "latents": padded["latents"].flip(0)}
     assert not torch.equal(generate(model, other, num_beams=num_beams), together), "the motion makes no difference"
+
+
+@pytest.mark.parametrize("left", [LONGEST_TEXT + 5, 5, 0], ids=["more", "little", "none"])
+def test_an_answer_of_which_nothing_is_said_takes_what_is_left(model, prompts, left, recwarn):
+    """And the library says nothing of its own 20 tokens."""
+    model, length = copy.deepcopy(model), prompts["input_ids"].shape[1]
+    model.generation_config.max_new_tokens = None
+    model.generation_config.eos_token_id = None  # it never ends by itself
+    model.config.text_config.n_positions = length + left
+    if left == 0:
+        with pytest.raises(ValueError, match="positions of the language model"):
+            model.generate(**prompts, do_sample=False)
+        return
+    assert model.generate(**prompts, do_sample=False).shape[1] == length + min(left, LONGEST_TEXT)
+    assert model.generate(**prompts, do_sample=False, max_length=length + 3).shape[1] == length + 3
+    assert not [warning for warning in recwarn if "max_length" in str(warning.message)]
 
 
 @pytest.mark.parametrize(
