@@ -34,7 +34,7 @@ from .body_models import PARAMETER_NAMES, read_body_motion
 from .bvh import read_bvh
 from .c3d_files import read_c3d
 from .input_files import check_file, npz_names, read_bytes, to_text
-from .joint_files import read_joint_archive, read_joint_array, read_joint_table
+from .joint_files import JOINT_ARRAYS, read_joint_archive, read_joint_array, read_joint_table
 from .joint_matching import SKELETON, JointMatch, Point, match_joints, place_joints
 from .source_motion import SourceMotion
 
@@ -140,6 +140,8 @@ def import_motion(
 ) -> ImportedMotion:
     """Import a motion file: BVH, ASF/AMC, C3D, AMASS and SMPL parameters (`.npz`), or joints (`.npy`, `.npz`, `.csv`).
 
+    What `export_motion` and `geomotiongpt generate` write as one of these is read back.
+
     Joints of any rig are matched with the 22 of the "humanml3d" skeleton by what they are called and what they hang
     from; what a rig lacks is interpolated. Whatever is not given is found out, and the report says how.
 
@@ -238,8 +240,11 @@ def _read_source(path: Path, skeleton: Any, body_models: Any) -> SourceMotion:
             raise ValueError(f"{path}: {name} goes with {wanted} files; leave it out.")
     if suffix == ".amc":
         return read_acclaim(path, skeleton)
-    if suffix == ".npz" and not PARAMETER_NAMES.isdisjoint(npz_names(path)):
-        return read_body_motion(path, body_models)
+    if suffix == ".npz":
+        names = npz_names(path)
+        # With both, as `export_motion` writes them, joints do: they need no body model.
+        if not PARAMETER_NAMES.isdisjoint(names) and (body_models is not None or names.isdisjoint(JOINT_ARRAYS)):
+            return read_body_motion(path, body_models)
     readers: dict[str, Callable[[Path], SourceMotion]] = {
         ".bvh": _read_bvh,
         ".c3d": read_c3d,
