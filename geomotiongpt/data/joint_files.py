@@ -24,7 +24,7 @@ _NAMES = ("names", "joint_names")
 _FEATURES, _REPRESENTATION = "features", "representation"  # as `export_motion` writes them
 FRAME_RATES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
 _SEPARATORS = " _.:-("
-_LONGEST_COLUMN = 200
+_LONGEST_COLUMN, _LONGEST_HEADER = 200, 2**20
 _SECONDS = {"time", "seconds", "time_s", "time (s)", "time (seconds)", "timestamp", "t"}
 _AXES = "xyz"
 
@@ -61,6 +61,8 @@ def read_joint_archive(path: Path) -> SourceMotion:
         )
     called = next((arrays[name] for name in _NAMES if name in arrays), None)
     try:
+        if called is not None and called.size > MAX_JOINTS:
+            raise ValueError(f"{called.size} names of joints; wanted {MAX_JOINTS} at most")
         names = None if called is None else tuple(read_texts(called))
         layout = _own_layout(arrays)
     except ValueError as error:
@@ -164,6 +166,8 @@ def read_joint_table(path: Path) -> SourceMotion:
     """
     content = read_bytes(path, "CSV")
     line, _, body = content.partition(b"\n")
+    if len(line) > _LONGEST_HEADER:
+        raise ValueError(f"{path}: its first line has {len(line)} bytes; wanted {_LONGEST_HEADER} at most, of names.")
     header = to_text(line).strip()
     delimiter = max(",;\t", key=header.count)
     try:
