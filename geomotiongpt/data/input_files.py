@@ -151,7 +151,8 @@ def read_npz(path: Path, what: str, wanted: set[str]) -> dict[str, np.ndarray]:
                     raise ValueError(f"unpacked it has more than {MAX_FILE_BYTES} bytes")
                 if total > max(_UNPACKED_UNASKED, _MOST_UNPACKED * path.stat().st_size):
                     raise ValueError(
-                        f"{total} bytes would be unpacked, over {_MOST_UNPACKED} times its own size; save it without compression"
+                        f"{total} bytes would be unpacked, over {_MOST_UNPACKED} times its own size; save it without "
+                        "compression"
                     )
                 with archive.open(members[name]) as file:
                     content = file.read(members[name].file_size)
