@@ -636,7 +636,7 @@ def import_table() -> str:
     """Motion files of others, and what a model sees in them."""
     result = load(IMPORTED)
     rows = [
-        "| file | left hip | fps | frames, at 20 fps | by names, hierarchy, between | feet above the floor | speed | "
+        "| file | left hip | fps | frames, at 20 fps | by names, hierarchy, interpolated | feet above the floor | speed | "
         "caption |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -648,13 +648,15 @@ def import_table() -> str:
         )
     sided = sum(facts["sides"].startswith("left is left") for facts in result["metrics"].values())
     warned = sum(bool(facts["warnings"]) for facts in result["metrics"].values())
+    heights = sorted(facts["height_m"] for facts in result["metrics"].values())
     return "\n".join(
         [
             f"**Motion files as found in the wild**, imported without a mapping (`{result['command']}`,",
-            f"[JSON]({IMPORTED}); captions of the real-motion model; left is left in {sided} of {len(rows) - 2} files, "
-            f"{warned} with a warning;",
-            "height after retargeting 1.65 m; `cmu_007_12` is a walk, at a speed at which the training set runs;",
-            "`cmu_002_03` is a run whose conversion has fixed the height of the pelvis):",
+            f"[JSON]({IMPORTED}); captions of the real-motion model). Left is left in {sided} of {len(heights)} files, "
+            f"{warned} have warnings;",
+            f"retargeted bodies are {heights[0]:.2f} to {heights[-1]:.2f} m high. `cmu_007_12` is a walk as fast as the "
+            "training set runs;",
+            "`cmu_002_03` is a run whose conversion has fixed the height of the pelvis:",
             "",
             *rows,
         ]
