@@ -636,15 +636,15 @@ def import_table() -> str:
     """Motion files of others, and what a model sees in them."""
     result = load(IMPORTED)
     rows = [
-        "| file | left hip | fps | frames, at 20 fps | by names, hierarchy, interpolated | feet above the floor | speed | "
+        "| file | left hip | fps | frames, at 20 fps | by names, hierarchy, interpolated | feet above floor | speed | "
         "caption |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, facts in result["metrics"].items():
         matched = ", ".join(str(facts["matched"].get(how, 0)) for how in ("names", "hierarchy", "interpolated"))
         rows.append(
-            f"| {name} | {facts['left_hip']} | {facts['fps']:g} | {facts['frames'][0]}, {facts['frames'][1]} | {matched} | "
-            f"{facts['floor_cm']:.1f} cm | {facts['speed_m_per_s']:.1f} m/s | {facts.get('caption', '')} |"
+            f"| {name} | {facts['left_hip']} | {facts['fps']:g} | {', '.join(map(str, facts['frames']))} | "
+            f"{matched} | {facts['floor_cm']:.1f} cm | {facts['speed_m_per_s']:.1f} m/s | {facts.get('caption', '')} |"
         )
     sided = sum(facts["sides"].startswith("left is left") for facts in result["metrics"].values())
     warned = sum(bool(facts["warnings"]) for facts in result["metrics"].values())
@@ -652,10 +652,10 @@ def import_table() -> str:
     return "\n".join(
         [
             f"**Motion files as found in the wild**, imported without a mapping (`{result['command']}`,",
-            f"[JSON]({IMPORTED}); captions of the real-motion model). Left is left in {sided} of {len(heights)} files, "
-            f"{warned} have warnings;",
-            f"retargeted bodies are {heights[0]:.2f} to {heights[-1]:.2f} m high. `cmu_007_12` is a walk as fast as the "
-            "training set runs;",
+            f"[JSON]({IMPORTED}); captions of the real-motion model). Left is left in {sided} of "
+            f"{len(heights)} files, {warned} have warnings;",
+            f"retargeted bodies are {heights[0]:.2f} to {heights[-1]:.2f} m high. `cmu_007_12` is a walk as fast as "
+            "the training set runs;",
             "`cmu_002_03` is a run whose conversion has fixed the height of the pelvis:",
             "",
             *rows,
