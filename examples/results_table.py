@@ -109,6 +109,7 @@ ROUTED = "examples/benchmarks/routed_branches.json"
 STEP = "examples/benchmarks/language_model_step.json"
 TOKENIZING = "examples/benchmarks/batched_tokenizing.json"
 DATA_SPEED = "examples/benchmarks/data_speed.json"
+IMPORTED = "examples/benchmarks/import_table.json"
 
 
 def main() -> None:
@@ -138,6 +139,7 @@ def tables() -> str:
     makers |= {FORGETTING: forgetting_figures, STREAMING: streaming_table}
     makers |= {TWO_MODES: two_modes_table, SWITCHES: switches_table}
     makers |= {PROBES: probes_table, SYSTEMS: systems_table, LOSSES: losses_table, STEP: speed_table}
+    makers |= {IMPORTED: import_table}
     return "\n\n".join(make() for name, make in makers.items() if (ROOT / name).is_file())
 
 
@@ -624,6 +626,37 @@ def losses_table() -> str:
         [
             f"**Losses of the motion tokenizer side by side** (real motion, {result['protocol']['steps']} steps, "
             f"{len(seeds)} seeds, mean ± 95% interval; `{result['command']}`, [JSON]({LOSSES})):",
+            "",
+            *rows,
+        ]
+    )
+
+
+def import_table() -> str:
+    """Motion files of others, and what a model sees in them."""
+    result = load(IMPORTED)
+    rows = [
+        "| file | left hip | fps | frames, at 20 fps | by names, hierarchy, interpolated | feet above floor | speed | "
+        "caption |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, facts in result["metrics"].items():
+        matched = ", ".join(str(facts["matched"].get(how, 0)) for how in ("names", "hierarchy", "interpolated"))
+        rows.append(
+            f"| {name} | {facts['left_hip']} | {facts['fps']:g} | {', '.join(map(str, facts['frames']))} | "
+            f"{matched} | {facts['floor_cm']:.1f} cm | {facts['speed_m_per_s']:.1f} m/s | {facts.get('caption', '')} |"
+        )
+    sided = sum(facts["sides"].startswith("left is left") for facts in result["metrics"].values())
+    warned = sum(bool(facts["warnings"]) for facts in result["metrics"].values())
+    heights = sorted(facts["height_m"] for facts in result["metrics"].values())
+    return "\n".join(
+        [
+            f"**Motion files as found in the wild**, imported without a mapping (`{result['command']}`,",
+            f"[JSON]({IMPORTED}); captions of the real-motion model). Left is left in {sided} of "
+            f"{len(heights)} files, {warned} have warnings;",
+            f"retargeted bodies are {heights[0]:.2f} to {heights[-1]:.2f} m high. `cmu_007_12` is a walk as fast as "
+            "the training set runs;",
+            "`cmu_002_03` is a run whose conversion has fixed the height of the pelvis:",
             "",
             *rows,
         ]

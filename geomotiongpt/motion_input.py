@@ -38,6 +38,8 @@ def read_motion_input(
 ) -> tuple[str | dict[str, Any], "ImportReport | None"]:
     """What the pipelines take for a motion file: a `.npy` path as it is, any other file as imported joints.
 
+    Of an `.npz` file that `export_motion` wrote of features of this representation it is these features.
+
     Args:
         path: the file.
         representation: of the model.
@@ -57,6 +59,11 @@ def read_motion_input(
             )
         return str(path), None
     from .data.import_motion import import_motion
+    from .data.joint_files import read_own_features
 
+    if Path(path).suffix.lower() == ".npz" and not options:
+        features = read_own_features(Path(path), representation)
+        if features is not None:
+            return {"motion": features, "name": str(path)}, None
     imported = import_motion(path, representation=representation, **options)
     return {"motion": imported.joints, "name": str(path)}, imported.report

@@ -343,6 +343,7 @@ PLACES = {
     "pelvis": "hips",
     "neck": "neck",
 }
+_SINK = 4.0
 _TOES = np.array([0, -7.0, 20.0])  # from the ankle
 _SIDES = (("left", "Left", "L", "l", 1), ("right", "Right", "R", "r", -1))
 
@@ -369,6 +370,7 @@ def make_rig(
     places = np.array(places, np.float64)
     offsets = np.array([place - (places[p] if p >= 0 else 0) for place, p in zip(places, parents, strict=True)])
     moved = offsets[0] + np.arange(num_frames)[:, None] * np.array([0, 0, 4.0])
+    moved[:, 1] -= _SINK * np.sin(2 * np.pi * np.arange(num_frames) / 30) ** 2  # while the feet are apart
     seen: set[tuple[str, int]] = set()
     turns = np.zeros((num_frames, len(names), 3))
     for joint, key in enumerate(bends):

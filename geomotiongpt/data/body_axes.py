@@ -1,4 +1,4 @@
-"""What joints themselves tell of a file: which way is up, the unit of length, and whether left is left."""
+"""What joints themselves tell of a file: which way is up, where the floor is, the unit, and whether left is left."""
 
 import numpy as np
 
@@ -23,9 +23,15 @@ _UPRIGHT, _STRAIGHT = 0.8, 0.85
 _STEADIER, _LEVEL = 0.5, 0.01  # of another axis; of the height of the body
 _FRAMES = 1000  # looked at, spread over the motion
 _SURE = 0.2
+# A floor that leans: what feet at rest show of it, and by how much (metres, except the last).
+_PLANTED_SPEED, _FEWEST_PLANTED, _SHORTEST_WAY = 0.3, 8, 1.0  # the first in metres a second
+_SMALLEST_RISE, _STEEPEST, _RISE_EXPLAINED = 0.03, 0.05, 4  # the second is a slope, the third a ratio
+_FIXED = 1e-4  # metres
+_ROUNDS, _OUTLYING, _NEAR = 3, 2, 0.005
 
 _INDEX = {name: index for index, name in enumerate(SKELETON.joint_names)}
 _LEGS = [[_INDEX[f"{side}_{part}"] for part in ("hip", "knee", "ankle")] for side in ("left", "right")]
+_TOES = [_INDEX["left_foot"], _INDEX["right_foot"]]
 _TRUNK = [_INDEX[name] for name in ("pelvis", "spine1", "spine2", "spine3", "neck", "head")]
 
 
@@ -165,3 +171,60 @@ def side_warning(joints: np.ndarray, trust_feet: bool) -> tuple[str, str]:
             "names (name them in a mapping file), or the file has left-handed axes (negate one of them)"
         )
     return ("left is left, by toes and knees" if sureness > _SURE else "toes and knees do not tell"), ""
+
+
+def level_floor(joints: np.ndarray, fps: float) -> tuple[np.ndarray, str]:
+    """Joints turned so that the floor is level, where the feet show that it leans, and a note on it.
+
+    Where a studio's axes are off by a degree, as in trials of the CMU library, people climb by centimetres on the way
+    through the room. A plane is fitted to the toes that stand still, and believed if it rises by more than they
+    scatter about it, and less than a ramp does.
+
+    Args:
+        joints: (frames, 22, 3) in metres, y up.
+        fps: frames per second.
+    """
+    toes = joints[:, _TOES]
+    points = toes[standing_still(toes, fps)]
+    if len(points) < _FEWEST_PLANTED:
+        return joints, ""
+    ground = points[:, ::2] - points[:, ::2].mean(axis=0)
+    directions = np.linalg.svd(ground, full_matrices=False)[2]
+    directions = directions[np.ptp(ground @ directions.T, axis=0) > _SHORTEST_WAY]  # of others nothing is known
+    if not len(directions):
+        return joints, ""
+    columns = np.concatenate([np.ones((len(points), 1)), ground @ directions.T], axis=1)
+    kept = np.ones(len(points), bool)
+    for _ in range(_ROUNDS):  # a toe about to leave the floor is an outlier
+        plane = np.linalg.lstsq(columns[kept], points[kept, 1], rcond=None)[0]
+        off = points[:, 1] - columns @ plane
+        kept = np.abs(off) <= max(_OUTLYING * off[kept].std(), _NEAR)
+    slope, rise = plane[1:] @ directions, float(np.ptp(columns @ plane))
+    if not (rise > max(_SMALLEST_RISE, _RISE_EXPLAINED * off.std()) and np.linalg.norm(slope) < _STEEPEST):
+        return joints, ""
+    note = f"the floor of the file leans: feet rise by {100 * rise:.0f} cm on the way; it is levelled"
+    return joints @ _upright(np.array([-slope[0], 1.0, -slope[1]])).T, note
+
+
+def fixed_height_note(joints: np.ndarray) -> str:
+    """What to say where a body (frames, 22, 3) in metres goes along while its pelvis keeps one height; else ""."""
+    along, height = np.ptp(joints[:, 0, ::2], axis=0).max(), np.ptp(joints[:, 0, 1])
+    if along > _SHORTEST_WAY and height < _FIXED:
+        return "the pelvis keeps one height on the way, which no body does: feet cannot keep to the floor"
+    return ""
+
+
+def standing_still(points: np.ndarray, fps: float) -> np.ndarray:
+    """Whether points (frames, n, 3) in metres hardly move before or after a frame: bool (frames, n)."""
+    speed = fps * np.linalg.norm(np.diff(points, axis=0), axis=-1)
+    if not len(speed):
+        return np.zeros(points.shape[:2], bool)
+    return np.minimum(np.concatenate([speed[:1], speed]), np.concatenate([speed, speed[-1:]])) < _PLANTED_SPEED
+
+
+def _upright(normal: np.ndarray) -> np.ndarray:
+    """The shortest rotation that takes a direction near y to y."""
+    x, y, z = normal / np.linalg.norm(normal)
+    return np.array(
+        [[1 - x * x / (1 + y), -x, -x * z / (1 + y)], [x, y, z], [-x * z / (1 + y), -z, 1 - z * z / (1 + y)]]
+    )

@@ -18,12 +18,23 @@ from ..models.motion_representation import (
     joints_to_features,
 )
 from .acclaim import read_acclaim
-from .body_axes import TO_Y_UP, UNITS, axis_of_rest, body_height, find_unit, find_up, side_warning
+from .body_axes import (
+    TO_Y_UP,
+    UNITS,
+    axis_of_rest,
+    body_height,
+    find_unit,
+    find_up,
+    fixed_height_note,
+    level_floor,
+    side_warning,
+    standing_still,
+)
 from .body_models import PARAMETER_NAMES, read_body_motion
 from .bvh import read_bvh
 from .c3d_files import read_c3d
 from .input_files import check_file, npz_names, read_bytes, to_text
-from .joint_files import read_joint_archive, read_joint_array, read_joint_table
+from .joint_files import JOINT_ARRAYS, read_joint_archive, read_joint_array, read_joint_table
 from .joint_matching import SKELETON, JointMatch, Point, match_joints, place_joints
 from .source_motion import SourceMotion
 
@@ -56,8 +67,9 @@ class ImportReport:
         height: metres of the body, measured along its bones, after retargeting where the representation has a target
             skeleton.
         head: metres of the head joint above the lowest joint, at most.
-        floor: metres of the lowest foot joint above the floor, which is the clip's lowest point, in the tenth of the
-            frames in which it is lowest.
+        floor: metres of the lowest foot joint above the floor, which is the clip's lowest point: the middle of the
+            frames in which that joint stands still, or of all if it never does.
+        speed: of the pelvis along the floor, metres per second, on average; a wrong frame rate shows in it.
         notes: what else to know.
         warnings: what is probably wrong.
     """
@@ -74,6 +86,7 @@ class ImportReport:
     height: float
     head: float
     floor: float
+    speed: float
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -88,7 +101,8 @@ class ImportReport:
             ("sides", self.sides),
             ("rest pose", self.rest_pose),
             ("height", f"{self.height:.2f} m along the bones; the head joint is up to {self.head:.2f} m high"),
-            ("floor", f"feet come down to {100 * self.floor:.1f} cm above it"),
+            ("floor", f"feet stand {100 * self.floor:.1f} cm above it"),
+            ("speed", f"{self.speed:.2f} m/s along the floor, on average"),
             *(("note", note) for note in self.notes),
             *(("WARNING", warning) for warning in self.warnings),
         ]
@@ -125,6 +139,8 @@ def import_motion(
     body_models: str | PathLike[str] | None = None,
 ) -> ImportedMotion:
     """Import a motion file: BVH, ASF/AMC, C3D, AMASS and SMPL parameters (`.npz`), or joints (`.npy`, `.npz`, `.csv`).
+
+    What `export_motion` and `geomotiongpt generate` write as one of these is read back.
 
     Joints of any rig are matched with the 22 of the "humanml3d" skeleton by what they are called and what they hang
     from; what a rig lacks is interpolated. Whatever is not given is found out, and the report says how.
@@ -185,6 +201,9 @@ def _bring_into(
     if scale is None:
         scale, scale_source, doubt = find_unit(joints, source.unit_in_metres, source.unit_source)
     joints *= scale
+    if source.layout is None:  # joints in this package's own order stay as they are
+        joints, leaning = level_floor(joints, layout.fps)
+        notes += [note for note in (leaning, fixed_height_note(joints)) if note]
     sides, wrong_sides = side_warning(joints, all(matches[foot].weights for foot in _TOES))
     joints, sizes = _for_representation(joints, layout)
     report = ImportReport(
@@ -221,8 +240,11 @@ def _read_source(path: Path, skeleton: Any, body_models: Any) -> SourceMotion:
             raise ValueError(f"{path}: {name} goes with {wanted} files; leave it out.")
     if suffix == ".amc":
         return read_acclaim(path, skeleton)
-    if suffix == ".npz" and not PARAMETER_NAMES.isdisjoint(npz_names(path)):
-        return read_body_motion(path, body_models)
+    if suffix == ".npz":
+        names = npz_names(path)
+        # With both, as `export_motion` writes them, joints do: they need no body model.
+        if not PARAMETER_NAMES.isdisjoint(names) and (body_models is not None or names.isdisjoint(JOINT_ARRAYS)):
+            return read_body_motion(path, body_models)
     readers: dict[str, Callable[[Path], SourceMotion]] = {
         ".bvh": _read_bvh,
         ".c3d": read_c3d,
@@ -402,11 +424,21 @@ def _for_representation(joints: np.ndarray, layout: MotionRepresentation) -> tup
     else:
         seen = features_to_joints(joints_to_features(joints, layout.name), layout.name)
     heights = seen[..., 1]
+    steps = np.diff(seen[:, 0, ::2], axis=0)
     sizes = {
         "height": body_height(seen),
         "head": float((heights[:, _HEAD_JOINT] - heights.min(axis=1)).max()),
-        "floor": float(np.quantile(heights[:, _FOOT_JOINTS].min(axis=1), 0.1) - heights.min()),
+        "floor": _height_of_feet(seen, layout.fps) - float(heights.min()),
+        "speed": layout.fps * float(np.linalg.norm(steps, axis=-1).mean()) if len(steps) else 0.0,
     }
     if not np.isfinite([*sizes.values()]).all():
         raise ValueError("its joints make no skeleton: some lie on the joints they hang from")
     return (joints / layout.unit_in_metres).astype(np.float32), sizes
+
+
+def _height_of_feet(joints: np.ndarray, fps: float) -> float:
+    """Height of the lowest foot joint where it stands still; joints (frames, 22, 3) in metres."""
+    feet = joints[:, _FOOT_JOINTS]
+    lowest = feet[..., 1].min(axis=1)
+    still = standing_still(feet, fps)[np.arange(len(feet)), feet[..., 1].argmin(axis=1)]
+    return float(np.median(lowest[still] if still.any() else lowest))

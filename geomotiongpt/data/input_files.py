@@ -11,6 +11,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 MAX_FILE_BYTES = 512 * 2**20  # also of one array inside an .npz file
+# Of arrays that unpack to more than so many bytes, at most so many times what is stored: floats never get so small.
+_UNPACKED_UNASKED, _MOST_UNPACKED = 2**25, 100
 _ZIP_END = 22 + 2**16  # bytes at the end of a zip file in which the table of contents is pointed to
 _MAX_CONTENTS_BYTES = 2**20
 _NO_NUMBER = re.compile(rb"[^\s0-9eE+.\-]")
@@ -147,6 +149,11 @@ def read_npz(path: Path, what: str, wanted: set[str]) -> dict[str, np.ndarray]:
                 total += members[name].file_size
                 if total > MAX_FILE_BYTES:
                     raise ValueError(f"unpacked it has more than {MAX_FILE_BYTES} bytes")
+                if total > max(_UNPACKED_UNASKED, _MOST_UNPACKED * path.stat().st_size):
+                    raise ValueError(
+                        f"{total} bytes would be unpacked, over {_MOST_UNPACKED} times its own size; save it without "
+                        "compression"
+                    )
                 with archive.open(members[name]) as file:
                     content = file.read(members[name].file_size)
                 _check_header(io.BytesIO(content), len(content))

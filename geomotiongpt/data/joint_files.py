@@ -1,56 +1,121 @@
-"""Joint positions as plain tables: `.npy`, `.npz` and `.csv`."""
+"""Joint positions as plain tables: `.npy`, `.npz` and `.csv`; also what this package itself writes."""
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..models.motion_representation import get_motion_representation
+from ..models.motion_representation import (
+    MOTION_REPRESENTATIONS,
+    MotionRepresentation,
+    features_to_joints,
+    get_motion_representation,
+)
 from .bvh import MAX_JOINTS, MAX_POSITIONS
 from .input_files import read_bytes, read_npy, read_npz, read_texts, to_text
 from .source_motion import SourceMotion
 
 # Joints of SMPL, SMPL-H and SMPL-X as their programs give them; the first 22 are those of "humanml3d".
 _COUNTS_OF_SMPL = (22, 24, 52, 55, 73, 127, 144)
-_POSITIONS = ("joints", "positions", "joint_positions", "keypoints3d")
+JOINT_ARRAYS = ("joints", "positions", "joint_positions", "keypoints3d")
 _NAMES = ("names", "joint_names")
+_FEATURES, _REPRESENTATION = "features", "representation"  # as `export_motion` writes them
 FRAME_RATES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
 _SEPARATORS = " _.:-("
-_LONGEST_COLUMN = 200
+_LONGEST_COLUMN, _LONGEST_HEADER = 200, 2**20
 _SECONDS = {"time", "seconds", "time_s", "time (s)", "time (seconds)", "timestamp", "t"}
 _AXES = "xyz"
 
 
 def read_joint_array(path: Path) -> SourceMotion:
-    """Joints (frames, joints, 3) of a `.npy` file.
+    """Joints (frames, joints, 3) of a `.npy` file, or those of features (frames, F) of this package.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    return _to_source("joints in an .npy file", read_npy(path, "motion"), path)
+    array = read_npy(path, "motion")
+    of_width = {layout.num_features: layout for layout in MOTION_REPRESENTATIONS.values()}
+    if array.ndim == 2 and len(array) and array.shape[1] in of_width and array.dtype.kind == "f":
+        layout = of_width[array.shape[1]]
+        return _own_joints(f"{layout.name} features in an .npy file", _joints_of(array, layout, path), path, layout)
+    return _to_source("joints in an .npy file", array, path)
 
 
 def read_joint_archive(path: Path) -> SourceMotion:
     """Joints of an `.npz` file: `joints` (frames, joints, 3), and if it has them `names` and `fps`.
 
+    Files that `export_motion` wrote say in `representation` what joints they are.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    arrays = read_npz(path, "motion", {*_POSITIONS, *_NAMES, *FRAME_RATES})
-    key = next((name for name in _POSITIONS if name in arrays), None)
+    arrays = read_npz(path, "motion", {*JOINT_ARRAYS, *_NAMES, *FRAME_RATES, _REPRESENTATION})
+    key = next((name for name in JOINT_ARRAYS if name in arrays), None)
     if key is None:
         raise ValueError(
             f"{path}: no array `joints` (frames, joints, 3) in it, nor `poses` and `trans` of a body model."
         )
     called = next((arrays[name] for name in _NAMES if name in arrays), None)
     try:
+        if called is not None and called.size > MAX_JOINTS:
+            raise ValueError(f"{called.size} names of joints; wanted {MAX_JOINTS} at most")
         names = None if called is None else tuple(read_texts(called))
+        layout = _own_layout(arrays)
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from None
-    return _to_source("joints in an .npz file", arrays[key], path, names, read_frame_rate(arrays, path))
+    fps = read_frame_rate(arrays, path)
+    if names is None and layout is not None and arrays[key].shape[1:] == (layout.num_joints, 3):
+        return _own_joints(f"{layout.name} joints in an .npz file", arrays[key], path, layout, fps)
+    return _to_source("joints in an .npz file", arrays[key], path, names, fps)
+
+
+def read_own_features(path: Path, representation: str) -> np.ndarray | None:
+    """The features (frames, F) in an `.npz` file that `export_motion` wrote; None if it has none of this kind.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    arrays = read_npz(path, "motion", {_FEATURES, _REPRESENTATION, *FRAME_RATES})
+    layout = get_motion_representation(representation)
+    try:
+        is_own = _own_layout(arrays) is layout and read_frame_rate(arrays, path) == layout.fps
+    except ValueError:
+        return None  # which the reader of joints tells
+    features = arrays.get(_FEATURES)
+    return features if is_own and features is not None and features.shape[1:] == (layout.num_features,) else None
+
+
+def _joints_of(features: np.ndarray, layout: MotionRepresentation, path: Path) -> np.ndarray:
+    if not np.isfinite(features).all():
+        raise ValueError(f"{path}: there is a NaN or infinite value among its features.")
+    return features_to_joints(features.astype(np.float64), layout.name)
+
+
+def _own_layout(arrays: dict[str, np.ndarray]) -> MotionRepresentation | None:
+    """What a file of this package says of itself."""
+    texts = read_texts(arrays[_REPRESENTATION]) if _REPRESENTATION in arrays else []
+    return MOTION_REPRESENTATIONS.get(texts[0]) if len(texts) == 1 else None
+
+
+def _own_joints(
+    kind: str, joints: np.ndarray, path: Path, layout: MotionRepresentation, fps: float | None = None
+) -> SourceMotion:
+    """Joints (frames, J, 3) in the unit and the axes of a representation, at its frame rate unless told."""
+    source = _to_source(kind, joints, path, layout.joint_names, fps or layout.fps)
+    in_order = layout.joint_names == get_motion_representation("humanml3d").joint_names
+    return replace(
+        source,
+        parents=layout.parents,
+        layout=layout.joint_names if in_order else None,
+        unit_in_metres=layout.unit_in_metres,
+        unit_source=f"that of {layout.name}",
+        up="y",
+    )
 
 
 def read_frame_rate(arrays: dict[str, np.ndarray], path: Path) -> float | None:
@@ -101,6 +166,8 @@ def read_joint_table(path: Path) -> SourceMotion:
     """
     content = read_bytes(path, "CSV")
     line, _, body = content.partition(b"\n")
+    if len(line) > _LONGEST_HEADER:
+        raise ValueError(f"{path}: its first line has {len(line)} bytes; wanted {_LONGEST_HEADER} at most, of names.")
     header = to_text(line).strip()
     delimiter = max(",;\t", key=header.count)
     try:

@@ -32,7 +32,7 @@ PARTS: dict[str, tuple[frozenset[str], ...]] = {
     for part, groups in {
         "hips": ("hips pelvis", "hip spinebase", "root"),
         "neck": ("neck lowerneck necklower neckbase", "upperneck"),
-        "head": ("head", "skull"),
+        "head": ("head", "skull", "upperneck"),
         "collar": ("collar clavicle clav collarbone scapula scap", "shoulder"),
         "shoulder": ("upperarm uparm armupper uarm humerus shldr bicep", "arm", "shoulder sjc shjc"),
         "elbow": ("elbow forearm lowerarm lowarm armlower farm loarm radius ulna ejc",),

@@ -1,6 +1,7 @@
 """Damaged motion files, 80 of each kind with a fixed seed: imported, or refused in one line with their name."""
 
 import io
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -313,6 +314,90 @@ def test_archives_that_unpack_to_much_more_are_refused(tmp_path, monkeypatch):
     assert file.stat().st_size < 50_000
     with pytest.raises(ValueError, match="bomb.npz .*unpacked it has more than 5242880 bytes"):
         gm.import_motion(file)
+
+
+@pytest.mark.parametrize("member", ["joints", "names"])
+def test_archives_of_almost_nothing_that_unpack_to_much_are_refused(member, tmp_path):
+    """Unpacking alone would take seconds; a header may be as long as the format lets it."""
+    file = tmp_path / "bomb.npz"
+    filler = b"\x93NUMPY\x02\x00" + (40_000_000).to_bytes(4, "little") + b" " * 40_000_000
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{member}.npy", filler)
+        if member == "names":
+            archive.writestr("joints.npy", npy_header("(12, 22, 3)") + bytes(12 * 22 * 3 * 8))
+    with pytest.raises(ValueError, match="bomb.npz .*bytes would be unpacked, over 100 times its own size"):
+        gm.import_motion(file)
+
+
+def test_names_and_headers_are_bounded(tmp_path):
+    file = tmp_path / "names.npz"
+    np.savez(file, joints=body_positions(FRAMES), names=np.zeros(2_000_000, "<U1"), fps=30.0)
+    with pytest.raises(ValueError, match="names.npz: 2000000 names of joints; wanted 2000 at most"):
+        gm.import_motion(file)
+    file = tmp_path / "wide.csv"
+    file.write_bytes(b"a.x,a.y,a.z," * 100_000 + b"\n1")
+    with pytest.raises(ValueError, match="wide.csv: its first line has 1200000 bytes; wanted 1048576 at most"):
+        gm.import_motion(file)
+
+
+@pytest.mark.parametrize("suffix", [".bvh", ".amc", ".c3d", ".npz", ".npy", ".csv"])
+def test_what_is_no_plain_file_is_not_opened(suffix, tmp_path):
+    """Folders, pipes that nobody writes to, links in a circle, devices without an end."""
+    names = [f"{kind}{suffix}" for kind in ("folder", "pipe", "circle", "endless")]
+    folder, pipe, circle, endless = (tmp_path / name for name in names)
+    folder.mkdir()
+    os.mkfifo(pipe)
+    circle.symlink_to(circle)
+    endless.symlink_to("/dev/zero")
+    for path in (folder, pipe, circle, endless):
+        with pytest.raises(FileNotFoundError, match=f"{path.name}: no such motion file"):
+            gm.import_motion(path)
+        (tmp_path / "whole.bvh").write_text("")
+        with pytest.raises((FileNotFoundError, ValueError), match=f"{path.name}: no such|whole.bvh"):
+            gm.import_motion(tmp_path / "whole.bvh", mapping=path)
+    empty = tmp_path / f"empty{suffix}"
+    empty.write_bytes(b"")
+    (tmp_path / "any.asf").write_text(body_asf())
+    with pytest.raises(ValueError, match=f"empty{suffix}"):
+        gm.import_motion(empty)
+
+
+ONE_JOINT = b"HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\nMOTION\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"HIERARCHY\nROOT a\n" + b"{\nOFFSET 0 1 0\nCHANNELS 0\nJOINT b\n" * 10_000, "no line MOTION"),
+        (b"HIERARCHY\nROOT a\n" + b"{\nOFFSET 0 1 0\nJOINT b\n" * 10_000 + b"MOTION\n", "more than 200 joints hang"),
+        (b"HIERARCHY\n" + b"{" * 1_000_000 + b"\nMOTION\n", "a brace opens nothing"),
+        (b"HIERARCHY " + b"a" * 20_000_000, "no line MOTION"),
+        (b"HIERARCHY\n" + b"MOTION\n" * 1_000_000, "no ROOT joint"),
+        (ONE_JOINT + b" " * 10_000_000 + b"Frames" + b" " * 10_000_000, "MOTION must be followed"),
+        (bytes(20_000_000), "no line MOTION"),
+    ],
+)
+def test_bvh_files_made_to_take_long_are_refused(content, message, tmp_path):
+    """Nothing here may take time by the square of the size: this test would not end."""
+    file = tmp_path / "slow.bvh"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"slow.bvh.*{message}"):
+        gm.import_motion(file)
+
+
+@pytest.mark.parametrize("change", ["crlf", "utf-16", "bom", "names", "wide digits"])
+def test_texts_of_other_programs_are_read(change, tmp_path):
+    file = gm.write_bvh(make_rig("smpl", FRAMES), tmp_path / "a.bvh")
+    expected, text = gm.import_motion(file).joints, file.read_text()
+    content = {
+        "crlf": text.replace("\n", "\r\n").encode(),
+        "utf-16": text.encode("utf-16"),
+        "bom": b"\xef\xbb\xbf" + text.encode(),
+        "names": text.replace("ROOT Pelvis", "ROOT 骨盤 ü").encode(),
+        "wide digits": text.replace("Frames: 12", "Frames: １２").encode(),
+    }[change]
+    file.write_bytes(content)
+    assert np.array_equal(gm.import_motion(file).joints, expected)
 
 
 def test_archives_with_more_contents_than_arrays_are_refused(tmp_path):

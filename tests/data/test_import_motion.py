@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 from rigs import FAMILIES, body_positions, make_rig
+from scipy.spatial.transform import Rotation
 
 import geomotiongpt as gm
+from geomotiongpt.data import body_axes
 from geomotiongpt.data.body_axes import TO_Y_UP
+from geomotiongpt.data.import_motion import _without_reference_pose
 from geomotiongpt.data.joint_matching import SKELETON
 
 FRAMES = 60  # two seconds
@@ -196,6 +199,51 @@ def test_a_first_frame_in_a_reference_pose_is_left_out(place, tmp_path):
     assert not expected.report.notes
 
 
+@pytest.mark.parametrize("slope", [0.02, -0.03])
+@pytest.mark.parametrize("heading", [0.0, 0.7])
+def test_a_floor_that_leans_is_levelled(slope, heading, tmp_path):
+    """The walk of the rigs slides; here each foot stands while the other goes."""
+    flat = walk_that_steps(90) @ Rotation.from_euler("y", heading).as_matrix().T
+    tilt = Rotation.from_rotvec([-np.arctan(slope) * np.cos(heading), 0, np.arctan(slope) * np.sin(heading)])
+    leaning = flat @ tilt.as_matrix().T
+    imported = gm.import_motion(save_table(tmp_path / "leaning.csv", leaning, fps=20))
+    (note,) = imported.report.notes
+    assert "the floor of the file leans" in note and "levelled" in note
+    assert np.abs(imported.joints - flat).max() < 0.005 and imported.report.floor < 0.03
+    straight = gm.import_motion(save_table(tmp_path / "flat.csv", flat, fps=20))
+    assert not straight.report.notes and straight.joints == pytest.approx(flat, abs=1e-4)
+    np.save(tmp_path / "own.npy", leaning)  # joints in this package's own order stay as they are
+    assert gm.import_motion(tmp_path / "own.npy").joints == pytest.approx(leaning, abs=1e-6)
+
+
+def test_stairs_and_ramps_stay_what_they_are(tmp_path):
+    """A step of 15 cm every second, and a slope of one in ten."""
+    flat = walk_that_steps(90)
+    stairs, ramp = flat.copy(), flat.copy()
+    stairs[:, :, 1] += 0.15 * (np.arange(90) // 20)[:, None]
+    ramp[:, :, 1] += 0.1 * flat[:, [10, 11], 2].mean(axis=1, keepdims=True)
+    for name, joints in (("stairs", stairs), ("ramp", ramp)):
+        imported = gm.import_motion(save_table(tmp_path / f"{name}.csv", joints, fps=20))
+        assert not imported.report.notes and imported.joints == pytest.approx(joints, abs=1e-4), name
+
+
+def walk_that_steps(frames):
+    """Joints (frames, 22, 3) in metres whose feet stand for half a second each, moving ahead 0.6 m at a time."""
+    joints = body_positions(1).repeat(frames, axis=0) / 100
+    time = np.arange(frames) / 10  # steps
+    joints[..., 2] += 0.6 * time[:, None]
+    joints[..., 1] += 0.01 * np.abs(np.sin(np.pi * time))[:, None]
+    for side, hip, phase in ((0.09, 1, 0), (-0.09, 2, 1)):
+        own = (time + phase) / 2
+        swing = np.clip(2 * (own % 1), 0, 1)
+        along, above = 1.2 * (np.floor(own) + swing) - 0.6, 0.1 * np.sin(np.pi * swing)
+        ankle, foot = hip + 6, hip + 9
+        joints[:, ankle] = np.stack([0 * along + side, 0.09 + above, along], axis=1)
+        joints[:, foot] = np.stack([0 * along + side, 0.02 + above, along + 0.13], axis=1)
+        joints[:, hip + 3] = (joints[:, hip] + joints[:, ankle]) / 2 + [0, 0, 0.05]
+    return joints
+
+
 @pytest.mark.parametrize("count", [22, 24, 52])
 def test_arrays_of_smpl_joints_need_no_names(count, tmp_path):
     joints = np.concatenate([body_positions(FRAMES), np.zeros((FRAMES, count - 22, 3))], axis=1) / 100
@@ -370,13 +418,46 @@ def test_real_files_import_by_themselves_and_stand_on_the_floor(real_imports):
     for name, imported in real_imports.items():
         report = imported.report
         assert not report.warnings and report.sides.startswith("left is left"), name
-        assert 1.4 < report.height < 2.0 and report.floor < 0.03, name
+        assert 1.4 < report.height < 2.0, name
+        assert report.floor < (0.07 if name == "cmu_002_03" else 0.03), name
+        assert any("keeps one height" in note for note in report.notes) == (name == "cmu_002_03"), name
         assert report.up[0] == "y" and report.fps[0] in (30, 60, 120), name
         joints = gm.features_to_joints(gm.joints_to_features(imported.joints))
         assert joints[..., 1].min() == pytest.approx(0, abs=1e-5), name
-        assert joints[:, [7, 8, 10, 11], 1].min() < 0.03, name
+        lowest = joints[:, [7, 8, 10, 11], 1].min(axis=1)
+        assert np.quantile(lowest, 0.1) < 0.03, name
+        if name != "cmu_002_03":  # a run, and its conversion has fixed the height of the pelvis
+            assert np.median(lowest) < 0.03 and np.quantile(lowest, 0.95) < 0.045, name
         left_out = [note for note in report.notes if "frame 1 is left out" in note]
         assert len(left_out) == (name == "cmu_007_12"), name
+
+
+def test_the_leaning_floor_of_the_cmu_studio_is_levelled_and_no_other(real_imports):
+    levelled = {name for name, imported in real_imports.items() if any("leans" in n for n in imported.report.notes)}
+    assert levelled == {"walk_03", "cmu_007_12", "cmu_006_09"}
+    for name in levelled:
+        assert not body_axes.level_floor(real_imports[name].joints.astype(np.float64), 20)[1], name
+
+
+def bandai_clips(real_data):
+    """Name and joints (frames, 22, 3) of every clip of the real set."""
+    archive = np.load(real_data / "bandai" / "joints.npz", allow_pickle=False)
+    roots, offsets = archive["root_m"], np.cumsum(archive["offsets_delta_tenth_mm"], axis=0, dtype=np.int16)
+    ends = np.cumsum(archive["lengths"])
+    for name, start, end in zip(archive["names"], ends - archive["lengths"], ends, strict=True):
+        bones = np.pad(offsets[start:end].astype(np.float64) / 10000, ((0, 0), (1, 0), (0, 0)))
+        yield str(name), roots[start:end, None] + bones
+
+
+def test_no_frame_is_left_out_of_real_clips_and_no_floor_turned(real_data):
+    """Not even where the clip's own first pose is the rest pose of its file."""
+    count = 0
+    for name, joints in bandai_clips(real_data):
+        count += 1
+        for rest in (None, joints[0]):
+            assert not _without_reference_pose(joints, rest, 20.0)[1], name
+        assert body_axes.level_floor(joints, 20)[0] is joints, name
+    assert count == 2479
 
 
 def steps_per_second(joints, fps=20):
@@ -401,19 +482,10 @@ def test_real_walks_and_the_run_step_as_people_do(name, lowest, highest, real_im
 
 def test_real_rigs_give_the_joints_that_others_made_of_them(real_imports, real_data):
     """The data set beside them has four of the files as joints; it divides the lower spine in another way."""
-    archive = np.load(real_data / "bandai" / "joints.npz", allow_pickle=False)
-    ends = dict(
-        zip(archive["names"], zip(np.cumsum(archive["lengths"]), archive["lengths"], strict=True), strict=True)
-    )
-    names = [name for name in real_imports if name in ends]
-    assert len(names) == 4
-    offsets = np.cumsum(archive["offsets_delta_tenth_mm"], axis=0, dtype=np.int16)
     others = [i for i in range(22) if SKELETON.joint_names[i] not in ("spine1", "spine2")]
-    for name in names:
-        end, length = ends[name]
-        joints = archive["root_m"][end - length : end, None] + np.pad(
-            offsets[end - length : end].astype(np.float32) / 10000, ((0, 0), (1, 0), (0, 0))
-        )
+    clips = {name: joints for name, joints in bandai_clips(real_data) if name in real_imports}
+    assert len(clips) == 4
+    for name, joints in clips.items():
         found = real_imports[name].joints
         assert found.shape == joints.shape
         difference = (found - found[:1, :1]) - (joints - joints[:1, :1])

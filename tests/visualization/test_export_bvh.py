@@ -1,4 +1,4 @@
-"""BVH files, read back by a reader of their own."""
+"""BVH files, read back by a reader of their own, and by the package's, which must agree with it."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from geomotiongpt import export_motion, get_motion_representation, joints_to_features
+from geomotiongpt import read_bvh as read_bvh_of_the_package
 from geomotiongpt.visualization.armature import make_armature
 from geomotiongpt.visualization.clip import read_clip
 from geomotiongpt.visualization.export_bvh import _zxy_angles
@@ -47,6 +48,9 @@ def read_bvh(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, float, np.n
     for joint in range(1, len(names)):
         joints[:, joint] = joints[:, parents[joint]] + world[parents[joint]].apply(offsets[joint])
         world[joint] = world[parents[joint]] * local[joint]
+    own = read_bvh_of_the_package(path)
+    assert list(own.names) == names and list(own.parents) == parents and own.frame_time == frame_time
+    assert np.allclose(own.joint_positions(), joints, rtol=0, atol=1e-8) and np.allclose(own.offsets, offsets)
     return names, np.array(offsets), joints, frame_time, angles
 
 
