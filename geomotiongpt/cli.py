@@ -11,6 +11,7 @@ from pathlib import Path
 from . import __version__
 from .build_data import add_build_data
 from .captioning import add_caption
+from .demo import add_demo
 from .motion_input import MOTION_FILES, add_import_options
 from .rendering import add_render
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"geomotiongpt {arguments.verb}: error: {message}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
-        extra = {"bert_score": "bert-score", "c3d": "mocap"}.get(error.name or "", "evaluation")
+        extra = {"bert_score": "bert-score", "c3d": "mocap", "gradio": "demo"}.get(error.name or "", "evaluation")
         print(
             f"geomotiongpt {arguments.verb}: error: {error.name} is not installed: "
             f"pip install 'geomotiongpt[{extra}]'",
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(add)
     _add_evaluate(add)
     add_render(add)
+    add_demo(add)
 
     verb = add(
         "convert",
