@@ -1,9 +1,13 @@
 """The verb `demo` of the command line: a web page that captions motion files and makes motions of texts."""
 
 import argparse
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+
+EXIT_TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,15 @@ def add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(upload_megabytes=arguments.max_upload_mb, seconds=arguments.max_seconds)
     options = {"device": arguments.device, "limits": limits, "trust_remote_code": arguments.trust_remote_code}
-    from .demo_page import opened_demo, serve_demo
+    from .demo_page import build_demo, check_address, close_demo, serve_demo
 
-    with opened_demo(arguments.model, **options) as app:
+    check_address(arguments.host, arguments.port)  # sooner than a model is loaded
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    app = build_demo(arguments.model, **options)
+    try:
         address = serve_demo(app, host=arguments.host, port=arguments.port)
-        print(f"{address} - stop with Ctrl-C", flush=True)
-        try:
-            threading.Event().wait()
-        finally:
-            app.close(verbose=False)
+        print(f"{address} (Ctrl-C ends it)", flush=True)
+        threading.Event().wait()
+    finally:
+        close_demo(app)
     return 0

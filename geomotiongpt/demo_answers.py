@@ -23,7 +23,7 @@ from .models.motion_vocabulary import MotionVocabularyMixin
 from .visualization.export import export_motion
 
 SKELETON_SUFFIX = ".asf"
-DOWNLOADS = (".bvh", ".glb", ".npz", ".gif")
+DOWNLOADS = ("bvh", "glb", "npz", "gif")
 _SAMPLES = {
     "walk": MotionAttributes("walk", count=6),
     "jump": MotionAttributes("jump", count=2),
@@ -53,17 +53,19 @@ class Described:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Made:
     """An answer of `make`.
 
     Args:
-        page: the HTML page that plays the motion.
-        files: the motion in each format of `DOWNLOADS`.
+        text: what the motion is to show.
+        motion: features (frames, F), not normalised.
+        page: the HTML page that plays it.
     """
 
+    text: str
+    motion: np.ndarray
     page: str
-    files: tuple[Path, ...]
 
 
 class MotionDemo:
@@ -152,7 +154,7 @@ class MotionDemo:
         return imported.joints, imported.report
 
     def make(self, text: str, seconds: float, seed: int) -> Made:
-        """Make a motion of a text, and write it in every format.
+        """Make a motion of a text.
 
         Args:
             text: what it is to show.
@@ -169,11 +171,19 @@ class MotionDemo:
         if not _is_number(seed) or seed != int(seed) or not 0 <= seed <= _LARGEST_SEED:
             raise ValueError(f"the seed is {seed}; it is a whole number from 0 to {_LARGEST_SEED}.")
         result: Any = self._make(text, duration=seconds, seed=int(seed), **_SAMPLING)
-        folder = self.folder / uuid.uuid4().hex
-        stem = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-") or "motion"
-        options: dict[str, Any] = {"representation": self.representation, "caption": text}
-        files = tuple(export_motion(result["motion"], folder / f"{stem}{suffix}", **options) for suffix in DOWNLOADS)
-        return Made(self._page(result["motion"], text, False), files)
+        return Made(text, result["motion"], self._page(result["motion"], text, False))
+
+    def write(self, made: Made, kind: str) -> Path:
+        """Write a motion to a file that is called as its text.
+
+        Raises:
+            ValueError: for a kind that is none of `DOWNLOADS`.
+        """
+        if kind not in DOWNLOADS:
+            raise ValueError(f"the format is {str(kind)[:20]!r}; choose one of {', '.join(DOWNLOADS)}.")
+        stem = re.sub(r"[^a-z0-9]+", "-", made.text.lower())[:40].strip("-") or "motion"
+        path = self.folder / uuid.uuid4().hex / f"{stem}.{kind}"
+        return export_motion(made.motion, path, representation=self.representation, caption=made.text)
 
     def _checked_text(self, text: str) -> str:
         text = " ".join(text.split()) if isinstance(text, str) else ""

@@ -49,7 +49,7 @@ class DemoGuard:
                 await self.app(scope, receive, send)
             return
         path = scope["path"]
-        is_file = path.startswith(f"{_FILE}{self.alias}/")
+        is_file = path.startswith(f"{_FILE}{self.alias}/") and ".." not in path
         if not is_file and not _NEEDED.fullmatch(path):
             await _answer(send, 404, "this demo has no such page.")
             return
@@ -62,7 +62,7 @@ class DemoGuard:
                 await _answer(send, 400, str(error))
                 return
             receive = _replay(self._inward(body).encode(), receive)
-        await self.app(scope, receive, send if is_file else self._outward(send))
+        await self.app(scope, receive, self._outward(send, is_file))
 
     def _inward(self, text: str) -> str:
         return text.replace(self.alias, self.folder)
@@ -78,17 +78,20 @@ class DemoGuard:
                 raise ValueError("the request names a file that was not uploaded to this demo.")
         return body
 
-    def _outward(self, send: Send) -> Send:
-        """Sends answers with the alias in place of the folder; an event of a stream is sent whole."""
+    def _outward(self, send: Send, is_file: bool) -> Send:
+        """Sends answers with the alias in place of the folder, files as they are; an event of a stream comes whole."""
         folder, alias = self.folder.encode(), self.alias.encode()
+        untouched = False
 
         async def cleaned(message: Message) -> None:
+            nonlocal untouched
             if message["type"] == "http.response.start":
+                untouched = is_file and message["status"] < 400
                 headers = [(name, value.replace(folder, alias)) for name, value in message.get("headers", ())]
                 if dict(headers).get(b"content-type", b"").startswith(b"text/html"):
                     headers.append((b"content-security-policy", _POLICY))
                 message = {**message, "headers": headers}
-            elif message.get("body"):
+            elif message.get("body") and not untouched:
                 message = {**message, "body": bytes(message["body"]).replace(folder, alias)}
             await send(message)
 

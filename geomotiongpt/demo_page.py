@@ -2,11 +2,12 @@
 
 import html
 import os
-import shutil
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ from .demo_answers import DOWNLOADS, SKELETON_SUFFIX, MotionDemo
 from .demo_guard import DemoGuard
 
 MOST_WAITING = 16
-KEEP_SECONDS = 30 * 60  # of a file that was uploaded or made
+MOST_SESSIONS = 200  # whose last motion is kept, to be written in another format
+KEEP_SECONDS = 30 * 60  # a file that was uploaded or made
+CLEANING_SECONDS = 30
 _STYLE = """
-.motion iframe { display: block; width: 100%; height: 40rem; border: 1px solid var(--border-color-primary);
+.motion .html-container { padding: 0; }
+.motion iframe { display: block; width: 100%; height: 44rem; border: 1px solid var(--border-color-primary);
   border-radius: 8px; color-scheme: light; }
 .dark .motion iframe { color-scheme: dark; }
 .motion p { margin: 0; padding: 4rem 1rem; text-align: center; color: var(--body-text-color-subdued);
   border: 1px dashed var(--border-color-primary); border-radius: 8px; }
 .caption textarea { font-size: 1.25rem; line-height: 1.4; }
 .report textarea { font-family: ui-monospace, monospace; font-size: 0.8rem; white-space: pre; overflow-x: auto; }
-@media (max-width: 40rem) { .motion iframe { height: 34rem; } }
+@media (max-width: 40rem) { .motion iframe { height: 47rem; } }
 """
 _NOTHING_YET = "<p>{}</p>"
 _FRAME = (
@@ -33,15 +37,7 @@ _FRAME = (
 )
 
 
-@contextmanager
-def opened_demo(model_name: str | Path, **options: Any) -> Iterator[Any]:
-    """The demo's page, as `build_demo` makes it, in a folder of its own that goes when it is closed."""
-    import_gradio()  # which may be missing, and is found out sooner than a model is loaded
-    with tempfile.TemporaryDirectory(prefix="geomotiongpt-demo-", ignore_cleanup_errors=True) as folder:
-        yield build_demo(model_name, Path(folder).resolve(), **options)
-
-
-def import_gradio() -> Any:
+def _import_gradio() -> Any:
     """Gradio, told not to report its use to anybody."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio
@@ -49,27 +45,26 @@ def import_gradio() -> Any:
     return gradio
 
 
-def build_demo(model_name: str | Path, folder: Path, **options: Any) -> Any:
+def build_demo(model_name: str | Path, **options: Any) -> Any:
     """Load a model and make the page; nothing is served yet.
 
     Args:
         model_name: folder of a motion-language model, or its name on the Hub.
-        folder: an empty one, for what is uploaded and made. Gradio is told to use it (`GRADIO_TEMP_DIR`).
         **options: of `MotionDemo`.
 
     Returns:
-        the `gradio.Blocks`.
+        the `gradio.Blocks`. Its `demo_files`, a temporary folder, holds what is uploaded and made, and goes with it.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as `MotionDemo`.
         ModuleNotFoundError: if Gradio is not installed.
     """
-    gr = import_gradio()
-    uploads = folder / "gradio"
-    uploads.mkdir()
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    gr = _import_gradio()
+    files = tempfile.TemporaryDirectory(prefix="geomotiongpt-demo-", ignore_cleanup_errors=True)
+    folder = Path(files.name).resolve()
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     demo = MotionDemo(model_name, folder / "work", **options)
-    with gr.Blocks(title="geomotiongpt", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as app:
+    with gr.Blocks(title="geomotiongpt", analytics_enabled=False) as app:
         gr.Markdown(
             f"# Motion and language\n**{demo.name}**, a {type(demo.model).__name__}: from a motion to a caption, and "
             "from a text to a motion."
@@ -79,7 +74,7 @@ def build_demo(model_name: str | Path, folder: Path, **options: Any) -> Any:
         with gr.Tab("Text to motion"):
             _add_generate_tab(gr, demo)
     app.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
-    app.demo_folder, app.demo_limits = folder, demo.limits
+    app.demo_files, app.demo_folder, app.demo_limits = files, folder, demo.limits
     return app
 
 
@@ -97,10 +92,13 @@ def serve_demo(app: Any, *, host: str = "127.0.0.1", port: int | None = 7860) ->
     Raises:
         OSError: if the port is taken or the address is not this machine's.
     """
-    gr = import_gradio()
+    gr = _import_gradio()
     from starlette.middleware import Middleware
 
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    check_address(host, port)
     _, address, _ = app.launch(
         server_name=host,
         server_port=port,
@@ -111,6 +109,7 @@ def serve_demo(app: Any, *, host: str = "127.0.0.1", port: int | None = 7860) ->
         show_error=False,  # of errors that are not ours to tell, only that there was one
         max_file_size=int(app.demo_limits.upload_megabytes * 2**20),
         app_kwargs={"middleware": [Middleware(DemoGuard, folder=app.demo_folder)]},
+        state_session_capacity=MOST_SESSIONS,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
@@ -120,7 +119,38 @@ def serve_demo(app: Any, *, host: str = "127.0.0.1", port: int | None = 7860) ->
         theme=theme,
         css=_STYLE,
     )
+    threading.Thread(target=_keep_clean, args=(app,), daemon=True).start()
     return address
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise `OSError` if nothing can be served there. (Gradio says it with advice on its own options.)"""
+    try:
+        with socket.create_server((host, port or 0)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise OSError(f"cannot listen on port {port} of {host} ({error}): choose others (--port, --host).") from None
+
+
+def close_demo(app: Any) -> None:
+    """Stop serving the page, and remove its files."""
+    app.close(verbose=False)
+    app.demo_files.cleanup()
+
+
+def _keep_clean(app: Any) -> None:
+    while app.is_running:
+        remove_old_files(app.demo_folder, KEEP_SECONDS)
+        time.sleep(CLEANING_SECONDS)
+
+
+def remove_old_files(folder: Path, seconds: float) -> None:
+    """Remove what is older, but for the samples; also the empty files that Gradio leaves."""
+    before = time.time() - seconds
+    for path in sorted(folder.glob("*/*/**/*"), reverse=True) + sorted(folder.glob("*/*")):
+        with suppress(OSError):  # a folder that is not empty, or a file that is gone already
+            if path.stat().st_ctime < before and "samples" not in path.relative_to(folder).parts[:2]:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _add_caption_tab(gr: Any, demo: MotionDemo) -> None:
@@ -145,10 +175,12 @@ def _add_caption_tab(gr: Any, demo: MotionDemo) -> None:
             caption = gr.Textbox(label="Caption", lines=1, interactive=False, elem_classes="caption")
             page = gr.HTML(_NOTHING_YET.format("The motion is shown here."), elem_classes="motion")
             with gr.Accordion("How the file was read", open=False):
-                report = gr.Textbox(label="Report", lines=12, max_lines=40, interactive=False, elem_classes="report")
+                report = gr.Textbox(
+                    label="Report", show_label=False, container=False, lines=12, max_lines=40, elem_classes="report"
+                )
 
     def describe(paths: Sequence[str]) -> tuple[str, str, str]:
-        with _clear_errors(gr, demo):
+        with _clear_errors(gr):
             answer = demo.describe(paths)
         for warning in answer.warnings:
             gr.Warning(html.escape(warning))
@@ -163,7 +195,7 @@ def _add_caption_tab(gr: Any, demo: MotionDemo) -> None:
         return *describe([demo.samples[sample]]), None
 
     shown = [caption, page, report]
-    common = {"concurrency_id": "model", "concurrency_limit": 1}
+    common = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": [page]}
     gr.on(
         [files.upload, files.delete, files.clear], caption_files, files, [*shown, sample], api_name="caption", **common
     )
@@ -188,31 +220,43 @@ def _add_generate_tab(gr: Any, demo: MotionDemo) -> None:
             )
             seed = gr.Number(0, label="Seed", precision=0, info="Another seed, another motion.", interactive=knows)
             button = gr.Button("Make the motion", variant="primary", interactive=knows)
-            names = ", ".join(suffix.strip(".").upper() for suffix in DOWNLOADS)
-            files = gr.File(label=f"Download: {names}", file_count="multiple", interactive=False)
+            kind = gr.Radio(
+                [(name.upper(), name) for name in DOWNLOADS], value="bvh", label="Format", interactive=knows
+            )
+            file = gr.File(label="Download", interactive=False, visible=False)
         with gr.Column(scale=3, min_width=280):
             page = gr.HTML(_NOTHING_YET.format("The motion is shown here."), elem_classes="motion")
 
-    def make_motion(text, seconds, seed):
-        with _clear_errors(gr, demo):
-            answer = demo.make(text, seconds, seed)
-        return _frame(answer.page), [str(path) for path in answer.files]
+    made = gr.State(time_to_live=KEEP_SECONDS)
 
+    def make_motion(text, seconds, seed, kind):
+        with _clear_errors(gr):
+            answer = demo.make(text, seconds, seed)
+            return _frame(answer.page), gr.update(value=str(demo.write(answer, kind)), visible=True), answer
+
+    def write_again(answer, kind):
+        if answer is None:
+            return gr.update(visible=False)
+        with _clear_errors(gr):
+            return gr.update(value=str(demo.write(answer, kind)), visible=True)
+
+    common = {"concurrency_id": "model", "concurrency_limit": 1}
+    asked = [text, seconds, seed, kind]
     gr.on(
         [button.click, text.submit],
         make_motion,
-        [text, seconds, seed],
-        [page, files],
+        asked,
+        [page, file, made],
         api_name="generate",
-        concurrency_id="model",
-        concurrency_limit=1,
+        show_progress_on=[page],
+        **common,
     )
+    kind.input(write_again, [made, kind], file, api_visibility="private", **common)
 
 
 @contextmanager
-def _clear_errors(gr: Any, demo: MotionDemo) -> Iterator[None]:
-    """What is wrong with a request is told in a line; files of requests long gone are removed before it."""
-    _remove_old_files(demo.folder.parent)
+def _clear_errors(gr: Any) -> Iterator[None]:
+    """What is wrong with a request is told in a line."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -220,16 +264,6 @@ def _clear_errors(gr: Any, demo: MotionDemo) -> Iterator[None]:
     except (ValueError, FileNotFoundError) as error:
         message = " ".join(str(error).split())
         raise gr.Error(html.escape(message, quote=False), duration=20, print_exception=False) from None
-
-
-def _remove_old_files(folder: Path) -> None:
-    """What was made, and the empty file that Gradio leaves for each that it hands over."""
-    before = time.time() - KEEP_SECONDS
-    made = [path for path in (folder / "work").iterdir() if path.name != "samples"]
-    left = [path for path in (folder / "gradio").iterdir() if path.is_file()]
-    for path in made + left:
-        if path.stat().st_mtime < before:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _frame(page: str) -> str:
