@@ -22,8 +22,7 @@ CLEANING_SECONDS = 30
 _STYLE = """
 .motion .html-container { padding: 0; }
 .motion iframe { display: block; width: 100%; height: 44rem; border: 1px solid var(--border-color-primary);
-  border-radius: 8px; color-scheme: light; }
-.dark .motion iframe { color-scheme: dark; }
+  border-radius: 8px; }
 .motion p { margin: 0; padding: 4rem 1rem; text-align: center; color: var(--body-text-color-subdued);
   border: 1px dashed var(--border-color-primary); border-radius: 8px; }
 .caption textarea { font-size: 1.25rem; line-height: 1.4; }

@@ -93,11 +93,11 @@ def test_a_motion_is_made_over_the_api_and_downloaded_by_its_name(web, tell_tale
 
 
 def test_errors_are_one_line_and_tell_no_folder(web, tmp_path, rig_file, tell_tales):
-    (tmp_path / "broken.bvh").write_text("HIERARCHY\nROOT <img src=x onerror=alert(1)>")
+    (tmp_path / "odd.csv").write_text("time,<img src=x onerror=alert(1)>.x\n0,1\n")
     (tmp_path / "picture.png").write_text("no picture")
     np.save(tmp_path / "odd.npy", np.zeros((40, 7), np.float32))
     for name, message in (
-        ("broken.bvh", "broken.bvh: "),
+        ("odd.csv", "got 'time, &lt;img src=x onerror=alert(1)&gt;.x'"),
         ("odd.npy", "odd.npy has shape (40, 7)"),
         ("picture.png", "Invalid file type"),
     ):
