@@ -21,7 +21,7 @@ KEEP_SECONDS = 30 * 60  # a file that was uploaded or made
 CLEANING_SECONDS = 30
 _STYLE = """
 .motion .html-container { padding: 0; }
-.motion iframe { display: block; width: 100%; height: 44rem; border: 1px solid var(--border-color-primary);
+.motion iframe { display: block; width: 100%; height: 48.5rem; border: 1px solid var(--border-color-primary);
   border-radius: 8px; }
 .motion p { margin: 0; padding: 4rem 1rem; text-align: center; color: var(--body-text-color-subdued);
   border: 1px dashed var(--border-color-primary); border-radius: 8px; }
@@ -64,14 +64,12 @@ def build_demo(model_name: str | Path, **options: Any) -> Any:
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     demo = MotionDemo(model_name, folder / "work", **options)
     with gr.Blocks(title="geomotiongpt", analytics_enabled=False) as app:
-        gr.Markdown(
-            f"# Motion and language\n**{demo.name}**, a {type(demo.model).__name__}: from a motion to a caption, and "
-            "from a text to a motion."
-        )
-        with gr.Tab("Motion to text"):
-            _add_caption_tab(gr, demo)
-        with gr.Tab("Text to motion"):
-            _add_generate_tab(gr, demo)
+        gr.Markdown(f"# Motion and language\n{html.escape(demo.name)}, a {type(demo.model).__name__}")
+        with gr.Tabs(selected="caption" if demo.is_trained_on("motion-to-text") else "generate"):
+            with gr.Tab("Motion to text", id="caption"):
+                _add_caption_tab(gr, demo)
+            with gr.Tab("Text to motion", id="generate"):
+                _add_generate_tab(gr, demo)
     app.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
     app.demo_files, app.demo_folder, app.demo_limits = files, folder, demo.limits
     return app

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -217,6 +218,19 @@ def test_the_space_builds_the_demo_of_the_model_that_it_is_given(tiny_model_fold
     monkeypatch.delenv("GEOMOTIONGPT_MODEL")
     with pytest.raises(FileNotFoundError, match="model: no such folder"):
         runpy.run_path(str(ROOT / "hub_configs" / "space" / "app.py"))
+
+
+def test_what_a_model_was_not_trained_on_is_said_and_cannot_be_asked_for(tiny_model_folder, tmp_path):
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "trained_tasks": ["motion-to-text"]}))
+    built = demo_page.build_demo(tmp_path / "model", device="cpu")
+    parts = {block.label: block for block in built.blocks.values() if getattr(block, "label", None)}
+    assert parts["Motion file"].interactive and not parts["Text"].interactive
+    said = [block.value for block in built.blocks.values() if type(block).__name__ == "Markdown"]
+    assert "This model was not trained to make motions." in said
+    assert not any("not trained to caption" in text for text in said)
+    demo_page.close_demo(built)
 
 
 def demo_fails(capsys, *argv) -> str:
