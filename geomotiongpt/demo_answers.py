@@ -1,6 +1,7 @@
 """What the demo answers: a caption of motion files, a motion of a text. It knows nothing of the web page around it."""
 
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -182,7 +183,7 @@ class MotionDemo:
         if kind not in DOWNLOADS:
             raise ValueError(f"the format is {str(kind)[:20]!r}; choose one of {', '.join(DOWNLOADS)}.")
         stem = re.sub(r"[^a-z0-9]+", "-", made.text.lower())[:40].strip("-") or "motion"
-        path = self.folder / uuid.uuid4().hex / f"{stem}.{kind}"
+        path = self._new_folder() / f"{stem}.{kind}"
         return export_motion(made.motion, path, representation=self.representation, caption=made.text)
 
     def _checked_text(self, text: str) -> str:
@@ -197,15 +198,21 @@ class MotionDemo:
         codes = self._codes(motion) if with_tokens and isinstance(self.model, MotionVocabularyMixin) else None
         path = export_motion(
             motion,
-            self.folder / f"{uuid.uuid4().hex}.html",
+            self._new_folder() / "motion.html",
             representation=self.representation,
             caption=title,
             codes=codes,
             frames_per_code=None if codes is None else self.processor.feature_extractor.downsampling_factor,
         )
         page = path.read_text(encoding="utf-8")
-        path.unlink()
+        shutil.rmtree(path.parent)
         return page
+
+    def _new_folder(self) -> Path:
+        """An empty one; an error once the demo is closed, so that the last request leaves nothing behind."""
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir()
+        return folder
 
     def _codes(self, motion: np.ndarray) -> list[int]:
         inputs = self.processor.feature_extractor(motion).to(self.model.device)

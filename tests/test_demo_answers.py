@@ -1,6 +1,7 @@
 """What the demo answers: captions of files of every kind, motions of texts, within limits, without folders of ours."""
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -170,6 +171,14 @@ def test_no_file_is_left_but_those_to_download(demo):
     demo.describe([demo.samples["walk"]])
     path = demo.write(demo.make("walks", 1, 0), "bvh")
     assert set(demo.folder.iterdir()) - before == {path.parent}
+
+
+def test_a_request_that_ends_after_the_demo_leaves_nothing(tiny_model_folder, tmp_path):
+    demo = MotionDemo(tiny_model_folder, tmp_path / "demo" / "work", device="cpu")
+    shutil.rmtree(tmp_path / "demo")
+    with pytest.raises(FileNotFoundError):
+        demo.make("walks", 1, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
