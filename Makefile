@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # The versions of constraints.txt; run again when what is installed may have changed.
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,evaluation,bert-score,baselines,mocap,video]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,evaluation,bert-score,baselines,demo,mocap,video]"
 	touch $@
 
 # Data, both training stages, captions of unseen motions: five to eight minutes on two CPU cores.

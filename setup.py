@@ -58,6 +58,7 @@ setup(
         ],
         "baselines": ["vector-quantize-pytorch>=1.31,<1.33"],
         "bert-score": ["bert-score>=0.3.13,<0.4"],
+        "demo": ["gradio>=6.31,<7"],
         "mocap": ["c3d>=0.6,<0.7"],
         "video": ["av>=14,<19"],
         "dev": [

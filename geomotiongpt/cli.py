@@ -11,6 +11,7 @@ from . import __version__
 from .build_data import add_build_data
 from .captioning import add_caption
 from .console import SHELLS, CommandParser, HelpFormatter, PrintCompletion, positive, run_verb
+from .demo import add_demo
 from .motion_input import MOTION_FILES, add_import_options
 from .rendering import add_render
 
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(add)
     _add_evaluate(add)
     add_render(add)
+    add_demo(add)
 
     verb = add(
         "convert",

@@ -21,6 +21,7 @@ EXTRAS = {
     "bert_score": "bert-score",
     "c3d": "mocap",
     "evaluate": "evaluation",
+    "gradio": "demo",
     "pycocoevalcap": "evaluation",
     "rouge_score": "evaluation",
     "sacrebleu": "evaluation",
