@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from geomotiongpt.demo_page import build_demo, serve_demo
+from geomotiongpt.demo.page import build_demo, serve_demo
 
 demo = build_demo(os.environ.get("GEOMOTIONGPT_MODEL") or Path(__file__).with_name("model"))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geomotiongpt.demo_answers import MotionDemo
+from geomotiongpt.demo.answers import MotionDemo
 
 
 @pytest.mark.parametrize("family", ["tiny_model_folder", "motiongpt3_folder", "llamo_folder"])

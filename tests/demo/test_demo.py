@@ -18,13 +18,13 @@ import pytest
 from rigs import make_rig
 
 import geomotiongpt as gm
-from geomotiongpt import demo_page
 from geomotiongpt.cli import main
 from geomotiongpt.demo import Limits
+from geomotiongpt.demo import page as demo_page
 
 pytest.importorskip("gradio", reason="Gradio is not installed: no demo")
 httpx = pytest.importorskip("httpx", reason="httpx comes with Gradio")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

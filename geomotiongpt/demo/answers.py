@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from transformers import pipeline
 
-from .checkpoints import load_captioner
-from .data.import_motion import MOTION_SUFFIXES, ImportReport, import_motion
-from .data.input_files import read_npy
-from .data.synthetic_actions import MotionAttributes
-from .data.synthetic_motion import generate_motion
-from .demo import Limits
-from .models.motion_representation import get_motion_representation
-from .models.motion_segments import TimedCaption, caption_segments
-from .models.motion_vocabulary import MotionVocabularyMixin
-from .visualization.export import export_motion
+from ..checkpoints import load_captioner
+from ..data.import_motion import MOTION_SUFFIXES, ImportReport, import_motion
+from ..data.input_files import read_npy
+from ..data.synthetic_actions import MotionAttributes
+from ..data.synthetic_motion import generate_motion
+from ..models.motion_representation import get_motion_representation
+from ..models.motion_segments import TimedCaption, caption_segments
+from ..models.motion_vocabulary import MotionVocabularyMixin
+from ..visualization.export import export_motion
+from . import Limits
 
 SKELETON_SUFFIX = ".asf"
 DOWNLOADS = ("bvh", "glb", "npz", "gif")

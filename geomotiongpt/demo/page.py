@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .data.import_motion import MOTION_SUFFIXES
-from .demo_answers import DOWNLOADS, SKELETON_SUFFIX, MotionDemo
-from .demo_guard import DemoGuard
+from ..data.import_motion import MOTION_SUFFIXES
+from .answers import DOWNLOADS, SKELETON_SUFFIX, MotionDemo
+from .guard import DemoGuard
 
 MOST_WAITING = 16
 MOST_SESSIONS = 200  # whose last motion is kept, to be written in another format

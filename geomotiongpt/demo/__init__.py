@@ -64,7 +64,7 @@ def add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(upload_megabytes=arguments.max_upload_mb, seconds=arguments.max_seconds)
     options = {"device": arguments.device, "limits": limits, "trust_remote_code": arguments.trust_remote_code}
-    from .demo_page import build_demo, check_address, close_demo, serve_demo
+    from .page import build_demo, check_address, close_demo, serve_demo
 
     check_address(arguments.host, arguments.port)  # sooner than a model is loaded
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))

@@ -12,8 +12,8 @@ import pytest
 from rigs import make_rig
 
 import geomotiongpt as gm
-from geomotiongpt import demo_page
 from geomotiongpt.demo import Limits
+from geomotiongpt.demo import page as demo_page
 
 pytest.importorskip("gradio", reason="Gradio is not installed: no demo")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: no browser")
