@@ -119,7 +119,7 @@ def test_an_error_of_our_own_making_is_not_told(app, web, rig_file, monkeypatch,
     def fail(*_, **options):
         raise RuntimeError(f"{ROOT}: weights on fire")
 
-    monkeypatch.setattr("geomotiongpt.demo_answers.caption_segments", fail)
+    monkeypatch.setattr("geomotiongpt.demo.answers.caption_segments", fail)
     (place,) = upload(web, rig_file).json()
     ended, answer = call(web, "caption", [file_data(place)])
     assert ended == "error" and "fire" not in answer and str(ROOT) not in answer

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from geomotiongpt.demo_answers import DOWNLOADS, Made, MotionDemo
 from PIL import Image
 from rigs import make_rig
 from transformers import pipeline
 
 import geomotiongpt as gm
 from geomotiongpt.demo import Limits
+from geomotiongpt.demo.answers import DOWNLOADS, Made, MotionDemo
 
 
 @pytest.fixture(scope="module")
