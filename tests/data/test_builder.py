@@ -214,9 +214,10 @@ import multiprocessing, os, signal, sys
 from geomotiongpt.data import builder
 
 class Progress(builder.tqdm):
-    def update(self, n=1):
-        super().update(n)
-        if self.n == 40:
+    done = 0
+    def update(self, n=1):  # nothing counts where no bar is shown
+        self.done += n
+        if self.done == 40:
             print(*(child.pid for child in multiprocessing.active_children()), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
