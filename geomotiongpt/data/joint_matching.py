@@ -72,7 +72,9 @@ class _Matcher:
     def __init__(self, source: SourceMotion, mapping: Mapping[str, Point]):
         self.names, self.parents, self.ends = source.names, source.parents, source.ends
         self.pose = source.positions[0]
-        self.read: list[JointName] = read_joint_names([*self.names])
+        # End sites have no names of their own, which would hide what those of the joints share.
+        named = iter(read_joint_names([name for index, name in enumerate(self.names) if index not in self.ends]))
+        self.read = [JointName("", "", False, True) if i in self.ends else next(named) for i in range(len(self.names))]
         self.found: dict[str, tuple[Point, str]] = {joint: (point, "mapping") for joint, point in mapping.items()}
         self.above: list[list[int]] = []  # of each point those it hangs from, nearest first
         self.hanging: list[list[int]] = [[] for _ in self.names]
@@ -367,6 +369,9 @@ class _Matcher:
             below = [index for index in self._below(ankle) if self._distance(index, ankle) > 0]
         foot = self._named("foot", side, below)
         if foot is not None:
+            above = self.above[foot][0] if self.above else foot
+            if above != ankle and self.read[above].part == "foot":  # ankle, foot, toe: the foot is the ball of it
+                foot = above
             self._set(joint, foot, "name")
             return
         tip = self._end_of(ankle) if self.above and ankle is not None else None
