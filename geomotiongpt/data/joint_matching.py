@@ -369,16 +369,22 @@ class _Matcher:
             below = [index for index in self._below(ankle) if self._distance(index, ankle) > 0]
         foot = self._named("foot", side, below)
         if foot is not None:
-            above = self.above[foot][0] if self.above else foot
-            if above != ankle and self.read[above].part == "foot":  # ankle, foot, toe: the foot is the ball of it
-                foot = above
-            self._set(joint, foot, "name")
+            self._set(joint, self._ball_of_foot(side, foot), "name")
             return
         tip = self._end_of(ankle) if self.above and ankle is not None else None
         if tip is not None and ankle is not None and not self._goes_on(f"{side}_knee", ankle, tip):
             self._set(joint, {ankle: 0.35, tip: 0.65}, "65 % of the way from the ankle to the end of the foot")
             return
         self._set(joint, {}, "estimated: ahead of the ankle, square to the shin")
+
+    def _ball_of_foot(self, side: str, toe: int) -> int:
+        """Of ankle, foot and toe, as some rigs have them, foot or toe: what is as far from the ankle as usual."""
+        ankle, knee = (self._node(f"{side}_{part}") for part in ("ankle", "knee"))
+        foot = self.above[toe][0] if self.above else toe
+        if ankle is None or knee is None or foot == ankle or self.read[foot].part != "foot":
+            return toe
+        usual = _FOOT_LENGTH * self._distance(knee, ankle)
+        return min(toe, foot, key=lambda index: abs(self._distance(ankle, index) - usual))
 
     def _goes_on(self, knee: str, ankle: int, tip: int) -> bool:
         """Whether an end site goes on along the shin: programs put one there that know of no foot."""
