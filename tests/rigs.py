@@ -6,6 +6,7 @@ R, {l} is l or r, {s} is left or right.
 """
 
 import numpy as np
+from more_rigs import MORE_FAMILIES
 
 from geomotiongpt import Bvh
 
@@ -331,6 +332,7 @@ FAMILIES = {
         wrist.{L} lowerarm02.{L} wrist
         finger1-1.{L} wrist.{L} fingers""",
 }
+FAMILIES |= MORE_FAMILIES
 # The joints of the skeleton by their place on the body.
 PLACES = {
     "hip": "hip",

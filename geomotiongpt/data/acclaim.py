@@ -303,6 +303,8 @@ def _read_values(body: bytes, layout: list[tuple[str, int]]) -> np.ndarray:
     num_frames, left = divmod(len(names), len(wanted))
     if left or names != wanted * num_frames:
         raise ValueError("its frames do not all have the same bones in the same order; it is cut or damaged")
+    if body.count(b"\n") > 2 * (len(names) + num_frames) + MAX_JOINTS:  # before as many numbers are read
+        raise ValueError(f"{num_frames} frames of {len(wanted)} bones, and far more lines; it is cut or damaged")
     # A name becomes NaN, so that each number must stand where the first frame has it.
     numbers = read_numbers(_BONE_NAME.sub(b"nan", body))
     width = 1 + sum(1 + count for _, count in layout)

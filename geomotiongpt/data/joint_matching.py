@@ -72,7 +72,9 @@ class _Matcher:
     def __init__(self, source: SourceMotion, mapping: Mapping[str, Point]):
         self.names, self.parents, self.ends = source.names, source.parents, source.ends
         self.pose = source.positions[0]
-        self.read: list[JointName] = read_joint_names([*self.names])
+        # End sites have no names of their own, which would hide what those of the joints share.
+        named = iter(read_joint_names([name for index, name in enumerate(self.names) if index not in self.ends]))
+        self.read = [JointName("", "", False, True) if i in self.ends else next(named) for i in range(len(self.names))]
         self.found: dict[str, tuple[Point, str]] = {joint: (point, "mapping") for joint, point in mapping.items()}
         self.above: list[list[int]] = []  # of each point those it hangs from, nearest first
         self.hanging: list[list[int]] = [[] for _ in self.names]
@@ -367,13 +369,22 @@ class _Matcher:
             below = [index for index in self._below(ankle) if self._distance(index, ankle) > 0]
         foot = self._named("foot", side, below)
         if foot is not None:
-            self._set(joint, foot, "name")
+            self._set(joint, self._ball_of_foot(side, foot), "name")
             return
         tip = self._end_of(ankle) if self.above and ankle is not None else None
         if tip is not None and ankle is not None and not self._goes_on(f"{side}_knee", ankle, tip):
             self._set(joint, {ankle: 0.35, tip: 0.65}, "65 % of the way from the ankle to the end of the foot")
             return
         self._set(joint, {}, "estimated: ahead of the ankle, square to the shin")
+
+    def _ball_of_foot(self, side: str, toe: int) -> int:
+        """Of ankle, foot and toe, as some rigs have them, foot or toe: what is as far from the ankle as usual."""
+        ankle, knee = (self._node(f"{side}_{part}") for part in ("ankle", "knee"))
+        foot = self.above[toe][0] if self.above else toe
+        if ankle is None or knee is None or foot == ankle or self.read[foot].part != "foot":
+            return toe
+        usual = _FOOT_LENGTH * self._distance(knee, ankle)
+        return min(toe, foot, key=lambda index: abs(self._distance(ankle, index) - usual))
 
     def _goes_on(self, knee: str, ankle: int, tip: int) -> bool:
         """Whether an end site goes on along the shin: programs put one there that know of no foot."""

@@ -16,7 +16,7 @@ def _words(text: str) -> frozenset[str]:
 
 # Words that say nothing of the part: what programs put before or behind the names of their joints.
 _NOISE = _words(
-    """armature b base bend bip bn bone bones c cc center centre character def j jc jnt joint joints jt mch mid
+    """armature b base bend bip bn bone bones c cc center centre character def j jc jnt joint joints jt m mch mid
     mixamorig org rig rl sk skel skeleton valve valvebiped"""
 )
 _HELPERS = _words(
@@ -36,10 +36,10 @@ PARTS: dict[str, tuple[frozenset[str], ...]] = {
         "collar": ("collar clavicle clav collarbone scapula scap", "shoulder"),
         "shoulder": ("upperarm uparm armupper uarm humerus shldr bicep", "arm", "shoulder sjc shjc"),
         "elbow": ("elbow forearm lowerarm lowarm armlower farm loarm radius ulna ejc",),
-        "wrist": ("wrist wjc", "hand palm"),
+        "wrist": ("wrist wjc handwrist", "hand palm"),
         "hip": ("upleg upperleg legupper thigh femur upthigh", "hip hjc", "leg"),
         "knee": ("knee shin calf tibia lowerleg lowleg leglower loleg foreleg kjc", "leg"),
-        "ankle": ("ankle ajc", "foot"),
+        "ankle": ("ankle ajc footankle", "foot"),
         "foot": ("toe toes toebase ball toesbase foretoe bigtoe football", "foot"),
     }.items()
 }

@@ -275,6 +275,13 @@ def test_c3d(outcomes, tmp_path):
     outcomes(file, ANY, lambda: gm.import_motion(file), ("damaged.c3d",), 11)
 
 
+def test_amc_files_with_far_more_lines_than_frames_are_refused(tmp_path):
+    (tmp_path / "a.asf").write_text(body_asf())
+    (tmp_path / "long.amc").write_text(body_amc() + "1\n" * 5000)
+    with pytest.raises(ValueError, match="long.amc: 23 frames of 22 bones, and far more lines"):
+        gm.import_motion(tmp_path / "long.amc")
+
+
 def npy_header(shape, descr="<f8") -> bytes:
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
     header = header + " " * (64 - (len(header) + 11) % 64) + "\n"
