@@ -5,15 +5,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-_EXAMPLES = """raw/ data/mine --num-proc 2
+from .motion_input import add_import_options, import_options
+
+_EXAMPLES = """files takes/ captions.csv data/mine
+         geomotiongpt build-data raw/ data/mine --num-proc 2
          geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20
          geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
              --smplh smplh/ --num-proc 8
          geomotiongpt build-data bandai Bandai-Namco-Research-Motiondataset/ data/bandai
          geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine"""
+_IMPORT_OPTIONS = ("fps", "unit", "up", "mapping", "skeleton", "body_models")
 # Options that each source has a use for, beside --num-proc
 _OPTIONS = {
     "joints": {"representation", "source_fps", "no_mirror", "no_retarget"},
+    "files": {"representation", "no_mirror", "no_retarget", "skip_damaged", *_IMPORT_OPTIONS},
     "humanml3d": {"amass", "humanact12", "index", "texts", "smplh", "reference", "no_mirror"},
     "bandai": set(),
     "join": {"representation"},
@@ -30,14 +35,15 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
         "build-data", _run, "joints, captions and split lists, or a public release -> HumanML3D's layout", _EXAMPLES
     )
     verb.add_argument(
-        "source", help="folder with joints/, texts/ and split lists; or `humanml3d`, `bandai`, or `join`"
+        "source", help="folder with joints/, texts/ and split lists; or `files`, `humanml3d`, `bandai`, or `join`"
     )
     verb.add_argument(
         "paths",
         nargs="*",
         metavar="PATH",
-        help="the folder to write or to go on with; of `bandai` the release before it; of `join` NAME=FOLDER of each "
-        "built folder behind it (defaults: data/HumanML3D, data/bandai)",
+        help="the folder to write or to go on with; of `files` the folder of the motion files and a CSV file of their "
+        "captions before it; of `bandai` the release; of `join` NAME=FOLDER of each built folder behind it (defaults: "
+        "data/HumanML3D, data/bandai)",
     )
     verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
     verb.add_argument(
@@ -46,6 +52,11 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
     verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
     verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
+    group = verb.add_argument_group(
+        "of files", "The CSV file has the columns file, caption and optionally start, end (seconds) and split."
+    )
+    group.add_argument("--skip-damaged", action="store_true", help="leave out files that cannot be imported")
+    add_import_options(verb, "motion files: what cannot be found out")
     group = verb.add_argument_group("of humanml3d")
     group.add_argument("--amass", type=Path, metavar="DIR", help="AMASS, SMPL+H G, one folder a data set")
     group.add_argument("--humanact12", type=Path, metavar="DIR", help="joints of HumanAct12, .npy")
@@ -66,7 +77,9 @@ def _run(arguments: argparse.Namespace) -> int:
         idle.append("--num-proc")
     if idle:
         raise ValueError(f"{', '.join(idle)}: no effect on `build-data {arguments.source}`.")
-    return {"joints": _joints, "humanml3d": _humanml3d, "bandai": _bandai, "join": _join}[kind](arguments)
+    return {"joints": _joints, "files": _files, "humanml3d": _humanml3d, "bandai": _bandai, "join": _join}[kind](
+        arguments
+    )
 
 
 def _one_path(paths: Sequence[str], default: str | None = None) -> Path:
@@ -89,6 +102,28 @@ def _joints(arguments: argparse.Namespace) -> int:
         retarget=not arguments.no_retarget,
         source_fps=arguments.source_fps,
         num_proc=arguments.num_proc,
+    )
+    print(report)
+    return 0
+
+
+def _files(arguments: argparse.Namespace) -> int:
+    from .data.captioned_files import build_from_files
+
+    if len(arguments.paths) < 3:
+        raise ValueError(
+            "give folder, captions and output: `geomotiongpt build-data files takes/ captions.csv data/mine`."
+        )
+    report = build_from_files(
+        arguments.paths[0],
+        arguments.paths[1],
+        _one_path(arguments.paths[2:]),
+        representation=arguments.representation,
+        mirror=not arguments.no_mirror,
+        retarget=not arguments.no_retarget,
+        skip_damaged=arguments.skip_damaged,
+        num_proc=arguments.num_proc,
+        **import_options(arguments),
     )
     print(report)
     return 0
