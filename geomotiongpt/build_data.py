@@ -12,6 +12,7 @@ _EXAMPLES = """files takes/ captions.csv data/mine
          geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20
          geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
              --smplh smplh/ --num-proc 8
+         geomotiongpt build-data babel --amass amass/ --babel babel_v1.0_release/ --smplh smplh/ --num-proc 8
          geomotiongpt build-data bandai Bandai-Namco-Research-Motiondataset/ data/bandai
          geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine"""
 _IMPORT_OPTIONS = ("fps", "unit", "up", "mapping", "skeleton", "body_models")
@@ -20,6 +21,7 @@ _OPTIONS = {
     "joints": {"representation", "source_fps", "no_mirror", "no_retarget"},
     "files": {"representation", "no_mirror", "no_retarget", "skip_damaged", *_IMPORT_OPTIONS},
     "humanml3d": {"amass", "humanact12", "index", "texts", "smplh", "reference", "no_mirror"},
+    "babel": {"amass", "babel", "smplh", "representation", "transitions", "no_mirror"},
     "bandai": set(),
     "join": {"representation"},
 }
@@ -35,7 +37,8 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
         "build-data", _run, "joints, captions and split lists, or a public release -> HumanML3D's layout", _EXAMPLES
     )
     verb.add_argument(
-        "source", help="folder with joints/, texts/ and split lists; or `files`, `humanml3d`, `bandai`, or `join`"
+        "source",
+        help="folder with joints/, texts/ and split lists; or files, humanml3d, babel, bandai, join",
     )
     verb.add_argument(
         "paths",
@@ -43,7 +46,7 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="PATH",
         help="the folder to write or to go on with; of `files` the folder of the motion files and a CSV file of their "
         "captions before it; of `bandai` the release; of `join` NAME=FOLDER of each built folder behind it (defaults: "
-        "data/HumanML3D, data/bandai)",
+        "data/HumanML3D, data/BABEL, data/bandai)",
     )
     verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
     verb.add_argument(
@@ -57,13 +60,15 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     group.add_argument("--skip-damaged", action="store_true", help="leave out files that cannot be imported")
     add_import_options(verb, "motion files: what cannot be found out")
-    group = verb.add_argument_group("of humanml3d")
+    group = verb.add_argument_group("of humanml3d and babel")
     group.add_argument("--amass", type=Path, metavar="DIR", help="AMASS, SMPL+H G, one folder a data set")
+    group.add_argument("--smplh", type=Path, metavar="DIR", help="folder with the SMPL-H body models, .npz")
     group.add_argument("--humanact12", type=Path, metavar="DIR", help="joints of HumanAct12, .npy")
     group.add_argument("--index", type=Path, metavar="FILE", help="index.csv of HumanML3D's repository")
     group.add_argument("--texts", type=Path, metavar="DIR", help="folder with texts/ and the split lists")
-    group.add_argument("--smplh", type=Path, metavar="DIR", help="folder with the SMPL-H body models, .npz")
     group.add_argument("--reference", type=Path, metavar="DIR", help="published clips or statistics to compare with")
+    group.add_argument("--babel", type=Path, metavar="DIR", help="folder with BABEL's train.json, val.json, test.json")
+    group.add_argument("--transitions", action="store_true", help='keep labels that say no more than "transition"')
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -77,9 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
         idle.append("--num-proc")
     if idle:
         raise ValueError(f"{', '.join(idle)}: no effect on `build-data {arguments.source}`.")
-    return {"joints": _joints, "files": _files, "humanml3d": _humanml3d, "bandai": _bandai, "join": _join}[kind](
-        arguments
-    )
+    return _BUILD[kind](arguments)
 
 
 def _one_path(paths: Sequence[str], default: str | None = None) -> Path:
@@ -89,6 +92,13 @@ def _one_path(paths: Sequence[str], default: str | None = None) -> Path:
     if not paths and default is None:
         raise ValueError("say where to write: `geomotiongpt build-data raw/ data/mine`.")
     return Path(paths[0] if paths else str(default))
+
+
+def _require(arguments: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(arguments, name) is None:
+            why = ", the folder of the body models: AMASS holds rotations, and no joints" if name == "smplh" else ""
+            raise ValueError(f"give --{name}{why}: see `geomotiongpt build-data --help`.")
 
 
 def _joints(arguments: argparse.Namespace) -> int:
@@ -133,11 +143,9 @@ def _humanml3d(arguments: argparse.Namespace) -> int:
     from .data.body_models import humanml3d_joints
     from .data.humanml3d import build_humanml3d, compare_with_reference
 
-    for name in ("index", "texts"):
-        if getattr(arguments, name) is None:
-            raise ValueError(f"give --{name}: see `geomotiongpt build-data --help`.")
-    if arguments.amass is not None and arguments.smplh is None:
-        raise ValueError("give --smplh, the folder of the body models: AMASS holds rotations, and no joints.")
+    _require(arguments, "index", "texts")
+    if arguments.amass is not None:
+        _require(arguments, "smplh")
     output = _one_path(arguments.paths, "data/HumanML3D")
     report = build_humanml3d(
         output,
@@ -153,6 +161,25 @@ def _humanml3d(arguments: argparse.Namespace) -> int:
     if arguments.reference is not None:
         for name, difference in compare_with_reference(output, arguments.reference).items():
             print(f"  {name}: differs by {difference:.2g} at most from {arguments.reference / name}")
+    return 0
+
+
+def _babel(arguments: argparse.Namespace) -> int:
+    from .data.babel import build_babel
+    from .data.body_models import humanml3d_joints
+
+    _require(arguments, "amass", "babel", "smplh")
+    report = build_babel(
+        _one_path(arguments.paths, "data/BABEL"),
+        babel_dir=arguments.babel,
+        amass_dir=arguments.amass,
+        body_joints=partial(humanml3d_joints, body_models=arguments.smplh),
+        representation=arguments.representation,
+        transitions=arguments.transitions,
+        mirror=not arguments.no_mirror,
+        num_proc=arguments.num_proc,
+    )
+    print(report)
     return 0
 
 
@@ -180,3 +207,13 @@ def _join(arguments: argparse.Namespace) -> int:
     splits = join_motion_folders(sources, output, arguments.representation)
     print(f"{output}: {', '.join(f'{split} {count}' for split, count in splits.items())} clips")
     return 0
+
+
+_BUILD = {
+    "joints": _joints,
+    "files": _files,
+    "humanml3d": _humanml3d,
+    "babel": _babel,
+    "bandai": _bandai,
+    "join": _join,
+}
