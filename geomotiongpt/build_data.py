@@ -13,6 +13,7 @@ _EXAMPLES = """files takes/ captions.csv data/mine
          geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
              --smplh smplh/ --num-proc 8
          geomotiongpt build-data babel --amass amass/ --babel babel_v1.0_release/ --smplh smplh/ --num-proc 8
+         geomotiongpt build-data kitml 2017-06-22/ --mmm-model mmm.xml
          geomotiongpt build-data bandai Bandai-Namco-Research-Motiondataset/ data/bandai
          geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine"""
 _IMPORT_OPTIONS = ("fps", "unit", "up", "mapping", "skeleton", "body_models")
@@ -22,6 +23,7 @@ _OPTIONS = {
     "files": {"representation", "no_mirror", "no_retarget", "skip_damaged", *_IMPORT_OPTIONS},
     "humanml3d": {"amass", "humanact12", "index", "texts", "smplh", "reference", "no_mirror"},
     "babel": {"amass", "babel", "smplh", "representation", "transitions", "no_mirror"},
+    "kitml": {"mmm_model", "texts", "no_mirror", "no_retarget"},
     "bandai": set(),
     "join": {"representation"},
 }
@@ -38,15 +40,15 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     verb.add_argument(
         "source",
-        help="folder with joints/, texts/ and split lists; or files, humanml3d, babel, bandai, join",
+        help="folder with joints/, texts/ and split lists; or files, humanml3d, babel, kitml, bandai, join",
     )
     verb.add_argument(
         "paths",
         nargs="*",
         metavar="PATH",
-        help="the folder to write or to go on with; of `files` the folder of the motion files and a CSV file of their "
-        "captions before it; of `bandai` the release; of `join` NAME=FOLDER of each built folder behind it (defaults: "
-        "data/HumanML3D, data/BABEL, data/bandai)",
+        help="the folder to write or to go on with; before it, of `files` the folder of the motion files and a CSV "
+        "file of their captions, of `kitml` and `bandai` the release; behind it, of `join` NAME=FOLDER of each built "
+        "folder (defaults: data/HumanML3D, data/BABEL, data/KIT-ML, data/bandai)",
     )
     verb.add_argument("--representation", default="humanml3d", choices=["humanml3d", "kitml", "streaming272"])
     verb.add_argument(
@@ -65,10 +67,14 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
     group.add_argument("--smplh", type=Path, metavar="DIR", help="folder with the SMPL-H body models, .npz")
     group.add_argument("--humanact12", type=Path, metavar="DIR", help="joints of HumanAct12, .npy")
     group.add_argument("--index", type=Path, metavar="FILE", help="index.csv of HumanML3D's repository")
-    group.add_argument("--texts", type=Path, metavar="DIR", help="folder with texts/ and the split lists")
+    group.add_argument(
+        "--texts", type=Path, metavar="DIR", help="folder with texts/ and the split lists; of kitml too"
+    )
     group.add_argument("--reference", type=Path, metavar="DIR", help="published clips or statistics to compare with")
     group.add_argument("--babel", type=Path, metavar="DIR", help="folder with BABEL's train.json, val.json, test.json")
     group.add_argument("--transitions", action="store_true", help='keep labels that say no more than "transition"')
+    group = verb.add_argument_group("of kitml")
+    group.add_argument("--mmm-model", type=Path, metavar="FILE", help="mmm.xml, the body model of the MMM framework")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -98,7 +104,7 @@ def _require(arguments: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(arguments, name) is None:
             why = ", the folder of the body models: AMASS holds rotations, and no joints" if name == "smplh" else ""
-            raise ValueError(f"give --{name}{why}: see `geomotiongpt build-data --help`.")
+            raise ValueError(f"give --{name.replace('_', '-')}{why}: see `geomotiongpt build-data --help`.")
 
 
 def _joints(arguments: argparse.Namespace) -> int:
@@ -183,6 +189,25 @@ def _babel(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _kitml(arguments: argparse.Namespace) -> int:
+    from .data.kitml import build_kitml
+
+    if not arguments.paths:
+        raise ValueError("give the folder of the release: `geomotiongpt build-data kitml RELEASE data/KIT-ML`.")
+    _require(arguments, "mmm_model")
+    report = build_kitml(
+        arguments.paths[0],
+        _one_path(arguments.paths[1:], "data/KIT-ML"),
+        model=arguments.mmm_model,
+        texts_dir=arguments.texts,
+        retarget=not arguments.no_retarget,
+        mirror=not arguments.no_mirror,
+        num_proc=arguments.num_proc,
+    )
+    print(report)
+    return 0
+
+
 def _bandai(arguments: argparse.Namespace) -> int:
     from .data.bandai import LICENCE, build_bandai
 
@@ -214,6 +239,7 @@ _BUILD = {
     "files": _files,
     "humanml3d": _humanml3d,
     "babel": _babel,
+    "kitml": _kitml,
     "bandai": _bandai,
     "join": _join,
 }

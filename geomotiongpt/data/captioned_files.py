@@ -115,7 +115,7 @@ def build_from_files(
                 "them out (--skip-damaged, skip_damaged=True)",
             )
         usable = [file for file in files if file not in damaged]
-        splits = _splits(usable, notes)
+        splits, moved = spread_over_splits({file.motion_id: file.split for file in usable})
         _write_source(output / SOURCE_DIR, aside, texts, splits)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -132,7 +132,7 @@ def build_from_files(
     report.notes = [f"{len(usable)} of {len(files)} files imported"]
     report.notes += [f"{count} {reading}" for reading, count in readings.most_common()]
     report.notes += [f"{file.path}: {text}" for file, result in imported.items() for text in result.warnings]
-    report.notes += notes + cut
+    report.notes += notes + moved + cut
     report.left_out += [*((file.motion_id, problem) for file, problem in damaged.items()), *left_out]
     save_report(report, output)
     return report
@@ -234,11 +234,20 @@ def _texts(imported: dict[_Captioned, _Imported]) -> tuple[dict[str, str], list[
 # Splits
 
 
-def _splits(files: Sequence[_Captioned], notes: list[str]) -> dict[str, list[str]]:
-    """The clips of each split; a note where the table says nothing and chance leaves one empty."""
-    shares = {file.motion_id: _share(file.motion_id) for file in files}
-    chosen = {file.motion_id: file.split or _split_of(shares[file.motion_id]) for file in files}
-    if not any(file.split for file in files):
+def spread_over_splits(given: Mapping[str, str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The clips of each split: the one that is given, or else train, val or test by a hash of the clip's name.
+
+    Args:
+        given: id of each clip -> its split, or "". If all have "" and chance leaves a split empty, the clip that comes
+            nearest goes there.
+
+    Returns:
+        the clips of each split, and notes on those that chance would have put elsewhere.
+    """
+    shares = {motion_id: _share(motion_id) for motion_id in given}
+    chosen = {motion_id: split or _split_of(shares[motion_id]) for motion_id, split in given.items()}
+    notes = []
+    if not any(given.values()):
         for split, nearest in (("train", max), ("val", min), ("test", min)):
             others = [motion_id for motion_id, of in chosen.items() if list(chosen.values()).count(of) > 1]
             if split not in chosen.values() and (others or split == "train"):
@@ -248,7 +257,7 @@ def _splits(files: Sequence[_Captioned], notes: list[str]) -> dict[str, list[str
     splits: dict[str, list[str]] = {}
     for motion_id, split in chosen.items():
         splits.setdefault(split, []).append(motion_id)
-    return splits
+    return splits, notes
 
 
 def _share(motion_id: str) -> float:
