@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .motion_input import add_import_options, import_options
 
-_EXAMPLES = """files takes/ captions.csv data/mine
+_EXAMPLES = """files takes/ captions.csv data/mine --push USER/NAME
          geomotiongpt build-data raw/ data/mine --num-proc 2
          geomotiongpt build-data raw/ data/mine --representation streaming272 --source-fps 20
          geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
@@ -57,6 +57,10 @@ def add_build_data(add: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("--no-mirror", action="store_true", help="do not add mirrored clips")
     verb.add_argument("--no-retarget", action="store_true", help="keep the bone lengths of the source")
     verb.add_argument("--num-proc", type=int, default=None, help="processes (default: this one)")
+    group = verb.add_argument_group("to the Hub")
+    group.add_argument("--push", metavar="USER/NAME", help="upload what was built, as a private data set with a card")
+    group.add_argument("--public", action="store_true", help="let everybody see it, where its licences allow that")
+    group.add_argument("--yes", action="store_true", help="do not ask before")
     group = verb.add_argument_group(
         "of files", "The CSV file has the columns file, caption and optionally start, end (seconds) and split."
     )
@@ -88,7 +92,19 @@ def _run(arguments: argparse.Namespace) -> int:
         idle.append("--num-proc")
     if idle:
         raise ValueError(f"{', '.join(idle)}: no effect on `build-data {arguments.source}`.")
-    return _BUILD[kind](arguments)
+    if arguments.push is None and (arguments.yes or arguments.public):
+        raise ValueError("--yes and --public have no effect without --push.")
+    if arguments.push is not None:
+        from .data_push import check_push
+
+        check_push(arguments.push, kind, public=arguments.public, confirmed=arguments.yes)
+    output = _BUILD[kind](arguments)
+    if arguments.push is not None:
+        from .data_push import push_folder
+
+        representation = "kitml" if kind == "kitml" else arguments.representation
+        print(f"pushed {push_folder(output, arguments.push, kind, representation, public=arguments.public)}")
+    return 0
 
 
 def _one_path(paths: Sequence[str], default: str | None = None) -> Path:
@@ -107,12 +123,13 @@ def _require(arguments: argparse.Namespace, *names: str) -> None:
             raise ValueError(f"give --{name.replace('_', '-')}{why}: see `geomotiongpt build-data --help`.")
 
 
-def _joints(arguments: argparse.Namespace) -> int:
+def _joints(arguments: argparse.Namespace) -> Path:
     from .data.builder import build_motion_dataset
 
+    output = _one_path(arguments.paths)
     report = build_motion_dataset(
         arguments.source,
-        _one_path(arguments.paths),
+        output,
         arguments.representation,
         mirror=not arguments.no_mirror,
         retarget=not arguments.no_retarget,
@@ -120,20 +137,21 @@ def _joints(arguments: argparse.Namespace) -> int:
         num_proc=arguments.num_proc,
     )
     print(report)
-    return 0
+    return output
 
 
-def _files(arguments: argparse.Namespace) -> int:
+def _files(arguments: argparse.Namespace) -> Path:
     from .data.captioned_files import build_from_files
 
     if len(arguments.paths) < 3:
         raise ValueError(
             "give folder, captions and output: `geomotiongpt build-data files takes/ captions.csv data/mine`."
         )
+    output = _one_path(arguments.paths[2:])
     report = build_from_files(
         arguments.paths[0],
         arguments.paths[1],
-        _one_path(arguments.paths[2:]),
+        output,
         representation=arguments.representation,
         mirror=not arguments.no_mirror,
         retarget=not arguments.no_retarget,
@@ -142,10 +160,10 @@ def _files(arguments: argparse.Namespace) -> int:
         **import_options(arguments),
     )
     print(report)
-    return 0
+    return output
 
 
-def _humanml3d(arguments: argparse.Namespace) -> int:
+def _humanml3d(arguments: argparse.Namespace) -> Path:
     from .data.body_models import humanml3d_joints
     from .data.humanml3d import build_humanml3d, compare_with_reference
 
@@ -167,16 +185,17 @@ def _humanml3d(arguments: argparse.Namespace) -> int:
     if arguments.reference is not None:
         for name, difference in compare_with_reference(output, arguments.reference).items():
             print(f"  {name}: differs by {difference:.2g} at most from {arguments.reference / name}")
-    return 0
+    return output
 
 
-def _babel(arguments: argparse.Namespace) -> int:
+def _babel(arguments: argparse.Namespace) -> Path:
     from .data.babel import build_babel
     from .data.body_models import humanml3d_joints
 
     _require(arguments, "amass", "babel", "smplh")
+    output = _one_path(arguments.paths, "data/BABEL")
     report = build_babel(
-        _one_path(arguments.paths, "data/BABEL"),
+        output,
         babel_dir=arguments.babel,
         amass_dir=arguments.amass,
         body_joints=partial(humanml3d_joints, body_models=arguments.smplh),
@@ -186,18 +205,19 @@ def _babel(arguments: argparse.Namespace) -> int:
         num_proc=arguments.num_proc,
     )
     print(report)
-    return 0
+    return output
 
 
-def _kitml(arguments: argparse.Namespace) -> int:
+def _kitml(arguments: argparse.Namespace) -> Path:
     from .data.kitml import build_kitml
 
     if not arguments.paths:
         raise ValueError("give the folder of the release: `geomotiongpt build-data kitml RELEASE data/KIT-ML`.")
     _require(arguments, "mmm_model")
+    output = _one_path(arguments.paths[1:], "data/KIT-ML")
     report = build_kitml(
         arguments.paths[0],
-        _one_path(arguments.paths[1:], "data/KIT-ML"),
+        output,
         model=arguments.mmm_model,
         texts_dir=arguments.texts,
         retarget=not arguments.no_retarget,
@@ -205,20 +225,21 @@ def _kitml(arguments: argparse.Namespace) -> int:
         num_proc=arguments.num_proc,
     )
     print(report)
-    return 0
+    return output
 
 
-def _bandai(arguments: argparse.Namespace) -> int:
+def _bandai(arguments: argparse.Namespace) -> Path:
     from .data.bandai import LICENCE, build_bandai
 
     if not arguments.paths:
         raise ValueError("give the folder of the release: `geomotiongpt build-data bandai RELEASE data/bandai`.")
+    output = _one_path(arguments.paths[1:], "data/bandai")
     print(LICENCE)
-    print(build_bandai(arguments.paths[0], _one_path(arguments.paths[1:], "data/bandai"), num_proc=arguments.num_proc))
-    return 0
+    print(build_bandai(arguments.paths[0], output, num_proc=arguments.num_proc))
+    return output
 
 
-def _join(arguments: argparse.Namespace) -> int:
+def _join(arguments: argparse.Namespace) -> Path:
     from .data.joined import join_motion_folders
 
     output, sources = _one_path(arguments.paths[:1]), {}
@@ -231,10 +252,10 @@ def _join(arguments: argparse.Namespace) -> int:
         sources[name] = folder
     splits = join_motion_folders(sources, output, arguments.representation)
     print(f"{output}: {', '.join(f'{split} {count}' for split, count in splits.items())} clips")
-    return 0
+    return output
 
 
-_BUILD = {
+_BUILD: dict[str, Callable[[argparse.Namespace], Path]] = {
     "joints": _joints,
     "files": _files,
     "humanml3d": _humanml3d,

@@ -10,7 +10,7 @@ from pathlib import Path
 from .text_files import CaptionSegment
 
 REQUIRED, OPTIONAL = ("file", "caption"), ("start", "end", "split")
-_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_SPLIT = re.compile(r"\w+")  # the Hub takes no others
 _PROBLEMS_SHOWN = 20
 
 
