@@ -13,7 +13,7 @@ _EXAMPLES = """files takes/ captions.csv data/mine --push USER/NAME
          geomotiongpt build-data humanml3d --amass amass/ --humanact12 humanact12/ --index index.csv --texts HumanML3D/
              --smplh smplh/ --num-proc 8
          geomotiongpt build-data babel --amass amass/ --babel babel_v1.0_release/ --smplh smplh/ --num-proc 8
-         geomotiongpt build-data kitml 2017-06-22/ --mmm-model mmm.xml
+         geomotiongpt build-data kitml kit-ml/ --mmm-model mmm.xml
          geomotiongpt build-data bandai Bandai-Namco-Research-Motiondataset/ data/bandai
          geomotiongpt build-data join data/all h3d=data/HumanML3D mine=data/mine"""
 _IMPORT_OPTIONS = ("fps", "unit", "up", "mapping", "skeleton", "body_models")
