@@ -8,9 +8,10 @@ import pytest
 
 from geomotiongpt import load_motion_dataset
 from geomotiongpt.cli import main
-from geomotiongpt.data.kitml import build_kitml, kit_joints, node_names
+from geomotiongpt.data.kitml import build_kitml, kit_joints
 from geomotiongpt.data.mmm import mmm_joints, read_mmm_model, read_mmm_motion
 from geomotiongpt.data.motion_folder import read_array
+from geomotiongpt.models.motion_representation import get_motion_representation
 
 # A body one metre high, X to the right, Y ahead, Z up: joint, what it hangs from, millimetres. The angles of a joint
 # turn about x, then z, then y, as in the model of the framework.
@@ -94,7 +95,7 @@ def build(release: Path, **options):
 
 
 def joint(name: str) -> int:
-    return node_names().index(name)
+    return get_motion_representation("kitml").joint_names.index(name)
 
 
 def test_joints_follow_from_angles_by_the_chain_of_the_model(tmp_path):
@@ -130,12 +131,12 @@ def test_joints_are_upright_go_ahead_and_left_is_left(release):
     assert joints.shape == (25, 21, 3)  # 1.99 s at 12.5 frames per second
     travel = joints[-1, 0] - joints[0, 0]
     np.testing.assert_allclose(travel, [0, 0, 1920], atol=1e-6)
-    up = joints[0, joint("BUNx_joint")] - joints[0, 0]
+    up = joints[0, joint("upper_neck")] - joints[0, 0]
     assert up[1] > 600 and abs(up[0]) < 1e-6
-    assert joints[0, joint("LSx_joint"), 0] > joints[0, 0, 0] > joints[0, joint("RSx_joint"), 0]
-    assert joints[0, joint("LFx_joint"), 2] > joints[0, joint("LAx_joint"), 2]
+    assert joints[0, joint("left_shoulder"), 0] > joints[0, 0, 0] > joints[0, joint("right_shoulder"), 0]
+    assert joints[0, joint("left_toe"), 2] > joints[0, joint("left_ankle"), 2]
     still, moving = (
-        np.ptp(joints[:, joint(name)] - joints[:, 0], axis=0).max() for name in ("RWx_joint", "LWx_joint")
+        np.ptp(joints[:, joint(name)] - joints[:, 0], axis=0).max() for name in ("right_wrist", "left_wrist")
     )
     assert moving > 100 > still, "the left elbow moves the left wrist"
 
@@ -157,7 +158,7 @@ def test_all_clips_get_the_bone_lengths_of_one_and_a_second_run_reads_nothing_an
 
     def arm(name: str) -> float:
         joints = read_array(release.parent / f"built/new_joints/{name}.npy")
-        return float(np.linalg.norm(joints[0, joint("LWx_joint")] - joints[0, joint("LEx_joint")]))
+        return float(np.linalg.norm(joints[0, joint("left_wrist")] - joints[0, joint("left_elbow")]))
 
     assert arm("00001") == pytest.approx(arm("03950"), rel=1e-4) == pytest.approx(300, rel=1e-4)
     assert build(release).reused == 5
