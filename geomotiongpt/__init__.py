@@ -63,6 +63,7 @@ _PUBLIC = {
     "models.motion_projections": ("FrozenSparseProjection",),
     "models.motion_generation": ("MotionStreamer",),
     "data.builder": ("build_motion_dataset",),
+    "data.captioned_files": ("build_from_files",),
     "data.bvh": ("Bvh", "read_bvh", "write_bvh"),
     "data.import_motion": ("ImportedMotion", "ImportReport", "import_motion"),
     "data.loader": ("load_motion_dataset", "load_motion_statistics", "motion_dataset_summary", "push_motion_dataset"),

@@ -11,9 +11,11 @@ MOTION_FILES = ".npy features or joints, or .bvh, .amc, .c3d, .npz (AMASS, SMPL,
 _OPTIONS = ("fps", "unit", "up", "mapping", "skeleton", "body_models")
 
 
-def add_import_options(verb: argparse.ArgumentParser) -> None:
+def add_import_options(
+    verb: argparse.ArgumentParser, title: str = "motion files that are not .npy: what cannot be found out"
+) -> None:
     """Adds the options of `import_motion` to a verb."""
-    group = verb.add_argument_group("motion files that are not .npy: what cannot be found out")
+    group = verb.add_argument_group(title)
     group.add_argument("--fps", type=float, help="frames per second of the file (default: what it says)")
     group.add_argument(
         "--unit", metavar="UNIT", help="m, cm, mm, in, ft, acclaim, or metres as a number (default: by the height)"

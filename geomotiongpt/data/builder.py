@@ -88,6 +88,7 @@ class BuildReport:
         skipped_lines (`list[str]`): File, line number and reason of every caption line that was not used, and of every
             id that a split list repeats.
         seconds (`float`): Time this run took.
+        notes (`list[str]`): What else to know of the sources.
     """
 
     written: int = 0
@@ -96,6 +97,7 @@ class BuildReport:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     skipped_lines: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
@@ -103,7 +105,8 @@ class BuildReport:
             f"{self.written} clips written, {self.reused} reused, {len(self.left_out)} left out, "
             f"{len(self.skipped_lines)} lines skipped in {self.seconds:.1f} s; clips in the split lists: {splits}"
         ]
-        notes = [f"left out: {clip_id}: {reason}" for clip_id, reason in self.left_out]
+        notes = [f"note: {note}" for note in self.notes]
+        notes += [f"left out: {clip_id}: {reason}" for clip_id, reason in self.left_out]
         notes += [f"skipped line: {line}" for line in self.skipped_lines]
         lines += [f"  {note}" for note in notes[:_NOTES_SHOWN]]
         if len(notes) > _NOTES_SHOWN:
@@ -221,14 +224,14 @@ def build_motion_dataset(
     with_mirrored = {name: split + [f"M{i}" for i in split] if mirror else split for name, split in kept.items()}
     report.splits = {name: len(split) for name, split in with_mirrored.items()}
     report.seconds = round(time.monotonic() - start, 2)
-    _save_report(report, output)
+    save_report(report, output)
     if not kept["train"]:
         raise ValueError(f"{source / 'train.txt'}: none of its {len(splits['train'])} clips can be used\n{report}")
     for name in set(list_splits(output)).difference(splits):
         (output / f"{name}.txt").unlink()
     finish_motion_folder(output, with_mirrored, representation)
     report.seconds = round(time.monotonic() - start, 2)
-    _save_report(report, output)
+    save_report(report, output)
     logger.log(logging.WARNING if report.left_out or report.skipped_lines else logging.INFO, "%s: %s", output, report)
     return report
 
@@ -403,7 +406,8 @@ def _save_manifest(path: Path, records: Mapping[str, dict]) -> None:
     save_bytes(path, "".join(json.dumps(record) + "\n" for record in records.values()).encode())
 
 
-def _save_report(report: BuildReport, output: Path) -> None:
+def save_report(report: BuildReport, output: Path) -> None:
+    """Write `report.json` into a built folder."""
     save_bytes(output / REPORT_NAME, (json.dumps(asdict(report), indent=2) + "\n").encode())
 
 

@@ -1,7 +1,6 @@
 """HumanML3D from AMASS and HumanAct12 (Guo et al., CVPR 2022), by the steps that its authors published."""
 
 import csv
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,25 +9,22 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from .builder import BuildReport, build_motion_dataset, map_in_processes
+from .builder import SOURCE_JOINTS_DIR, BuildReport, build_motion_dataset
 from .motion_folder import (
     FEATURES_DIR,
     TEXTS_DIR,
     list_splits,
     read_array,
     read_split_list,
-    remove_partial_files,
     save_array,
     save_bytes,
 )
+from .recordings import Recording, extract_recordings, make_source_folder, refuse_without_clips
 
 logger = logging.getLogger(__name__)
 
 FPS, NUM_JOINTS = 20, 22
-SOURCE_DIR = "source"  # of the folder that is built: clips as joints
-_MANIFEST = "extracted.jsonl"
 _COLUMNS = ("source_path", "start_frame", "end_frame", "new_name")
 _POSES, _HUMANACT12 = "pose_data", "humanact12"
 # Seconds at the start of a recording, of a calibration pose for example, that the index does not count
@@ -128,10 +124,7 @@ def build_humanml3d(
     output, texts = Path(output_dir), Path(texts_dir)
     rows = read_index(index)
     splits = _read_splits(texts, {row.motion_id for row in rows})
-    source = output / SOURCE_DIR
-    for folder in (source / "joints", source / TEXTS_DIR):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(folder)
+    source = make_source_folder(output)
     roots = {True: humanact12_dir, False: amass_dir}
     problems = _extract_all(
         rows,
@@ -141,11 +134,7 @@ def build_humanml3d(
         num_proc,
         show_progress,
     )
-    kept = {name: [motion_id for motion_id in ids if motion_id not in problems] for name, ids in splits.items()}
-    for name, ids in kept.items():
-        if not ids:
-            reasons = "; ".join(sorted({problems[motion_id] for motion_id in splits[name]})[:3])
-            raise FileNotFoundError(f"none of the {len(splits[name])} clips of {name} could be made: {reasons}")
+    kept = refuse_without_clips(splits, problems)
     _copy_texts(texts, source, [row.motion_id for row in rows if row.motion_id not in problems], mirror)
     for name, ids in kept.items():
         save_bytes(source / f"{name}.txt", "".join(f"{motion_id}\n" for motion_id in ids).encode())
@@ -208,34 +197,18 @@ def _extract_all(
     by_source: dict[str, list[IndexRow]] = {}
     for row in rows:
         by_source.setdefault(row.source, []).append(row)
-    done = _read_manifest(source / _MANIFEST)
     problems: dict[str, str] = {}
-    pending = []
+    recordings = []
     for name, clips in by_source.items():
         file = _find_recording(clips[0], roots[clips[0].is_humanact12])
+        ids = tuple(clip.motion_id for clip in clips)
         if isinstance(file, str):
-            problems |= {clip.motion_id: file for clip in clips}
-            continue
-        signature = [file.stat().st_size, file.stat().st_mtime_ns, *([c.motion_id, c.start, c.end] for c in clips)]
-        written = all((source / "joints" / f"{clip.motion_id}.npy").is_file() for clip in clips)
-        if not written or done.get(name) != signature:
-            pending.append((name, file, clips, signature))
-    extract = partial(_extract, joints_dir=source / "joints", body_joints=body_joints)
-    with (
-        open(source / _MANIFEST, "a", encoding="utf-8") as manifest,
-        tqdm(
-            total=len(pending), desc="Reading recordings", unit="file", disable=not show_progress or None
-        ) as progress,
-    ):
-        jobs = [(file, clips) for _, file, clips, _ in pending]
-        results = map_in_processes(extract, jobs, num_proc) if jobs else iter(())
-        for (name, _, _, signature), failed in zip(pending, results, strict=True):
-            progress.update()
-            problems |= failed
-            if not failed:
-                manifest.write(json.dumps({"recording": name, "signature": signature}) + "\n")
-                manifest.flush()
-    return problems
+            problems |= dict.fromkeys(ids, file)
+        else:
+            settings = [[clip.motion_id, clip.start, clip.end] for clip in clips]
+            recordings.append(Recording(name, file, ids, settings, tuple(clips)))
+    extract = partial(_extract, joints_dir=source / SOURCE_JOINTS_DIR, body_joints=body_joints)
+    return problems | extract_recordings(recordings, extract, source, num_proc, show_progress)
 
 
 def _find_recording(row: IndexRow, root: Path | None) -> Path | str:
@@ -251,9 +224,9 @@ def _find_recording(row: IndexRow, root: Path | None) -> Path | str:
     return found[0] if found else f"{kind}: {row.source} is not there"
 
 
-def _extract(job: tuple[Path, list[IndexRow]], joints_dir: Path, body_joints: BodyJoints) -> dict[str, str]:
+def _extract(recording: Recording, joints_dir: Path, body_joints: BodyJoints) -> dict[str, str]:
     """Writes the clips of one recording; why clips could not be written, by their ids."""
-    file, clips = job
+    file, clips = recording.file, recording.clips
     try:
         joints = _humanact12(file) if clips[0].is_humanact12 else _joints_at_20_fps(*body_joints(file))
     except ValueError as error:
@@ -302,13 +275,3 @@ def _copy_texts(texts: Path, source: Path, motion_ids: Sequence[str], mirror: bo
         elif not target.is_file() or target.stat().st_mtime_ns != file.stat().st_mtime_ns:
             save_bytes(target, file.read_bytes())
             shutil.copystat(file, target)
-
-
-def _read_manifest(path: Path) -> dict[str, list]:
-    """Recordings whose clips are written; without a last line that a kill tore."""
-    content = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = content[: content.rfind("\n") + 1].splitlines()
-    records = {record["recording"]: record["signature"] for record in map(json.loads, lines)}
-    kept = "".join(json.dumps({"recording": name, "signature": sign}) + "\n" for name, sign in records.items())
-    save_bytes(path, kept.encode())
-    return records

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Array2D, Dataset, DatasetDict, Features, List, NamedSplit, Value
 from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
+from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, HfApi, hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from ..models.motion_representation import MotionRepresentation, get_motion_representation
@@ -153,6 +153,7 @@ def push_motion_dataset(
     std: np.ndarray,
     private: bool = True,
     token: str | None = None,
+    card: DatasetCard | None = None,
 ) -> None:
     """Push motions to the Hub as parquet, with their normalisation statistics.
 
@@ -164,6 +165,7 @@ def push_motion_dataset(
         private (`bool`, defaults to `True`):
             Whether a new repository is private; most motion data may not be passed on.
         token (`str`, *optional*): Hub token; by default the one stored.
+        card (`DatasetCard`, *optional*): What the card is to say; the facts that `datasets` writes there stay.
     """
     splits = dataset if isinstance(dataset, DatasetDict) else DatasetDict({str(dataset.split): dataset})
     width = next(iter(splits.values())).features["motion"].shape[1]
@@ -175,9 +177,14 @@ def push_motion_dataset(
         np.save(buffer, values)
         operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=buffer.getvalue()))
     splits.push_to_hub(repo_id, private=private, token=token)
-    HfApi(token=token).create_commit(
-        repo_id, operations, commit_message="Add normalisation statistics", repo_type="dataset"
-    )
+    message = "Add normalisation statistics"
+    if card is not None:
+        written = DatasetCard.load(repo_id, token=token)
+        facts = {**written.data.to_dict(), **card.data.to_dict()}
+        merged = f"---\n{DatasetCardData(**facts).to_yaml()}\n---\n\n{card.text.strip()}\n"
+        operations.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=merged.encode()))
+        message += " and a card"
+    HfApi(token=token).create_commit(repo_id, operations, commit_message=message, repo_type="dataset")
 
 
 def load_motion_statistics(path: str | Path, representation: str = "humanml3d") -> tuple[np.ndarray, np.ndarray]:

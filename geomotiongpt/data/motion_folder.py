@@ -116,6 +116,12 @@ def check_writable(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def update_file(path: Path, content: bytes) -> None:
+    """Write a file if its content is another: one that stays keeps its time, by which what is made of it knows it."""
+    if not path.is_file() or path.read_bytes() != content:
+        save_bytes(path, content)
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove what a killed `save_bytes` left in a folder."""
     for path in folder.glob(_TEMPORARY_PATTERN):

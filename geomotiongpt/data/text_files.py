@@ -40,6 +40,12 @@ class CaptionSegment:
             return 0, num_frames
         return int(self.start * fps), min(int(self.end * fps), num_frames)
 
+    def within(self, seconds: float) -> "CaptionSegment | None":
+        """The caption of a motion of so many seconds, cut to it; None if it begins after the end."""
+        if self.start >= seconds:
+            return None
+        return self if self.end <= seconds else replace(self, end=seconds)
+
     def mirrored(self) -> "CaptionSegment":
         """The caption of the mirrored motion."""
         tokens = tuple(mirror_caption(" ".join(self.tokens)).split())
