@@ -27,7 +27,7 @@ _STYLE = """
   border: 1px dashed var(--border-color-primary); border-radius: 8px; }
 .caption textarea { font-size: 1.25rem; line-height: 1.4; }
 .report textarea { font-family: ui-monospace, monospace; font-size: 0.8rem; white-space: pre; overflow-x: auto; }
-@media (max-width: 40rem) { .motion iframe { height: 47rem; } }
+@media (max-width: 40rem) { .motion iframe { height: 49rem; } }
 """
 _NOTHING_YET = "<p>{}</p>"
 _FRAME = (
