@@ -137,6 +137,7 @@ def import_motion(
     mapping: str | PathLike[str] | Mapping[str, Any] | None = None,
     skeleton: str | PathLike[str] | None = None,
     body_models: str | PathLike[str] | None = None,
+    max_seconds: float | None = None,
 ) -> ImportedMotion:
     """Import a motion file: BVH, ASF/AMC, C3D, AMASS and SMPL parameters (`.npz`), or joints (`.npy`, `.npz`, `.csv`).
 
@@ -157,6 +158,7 @@ def import_motion(
             middle it is, or joints with weights. It need name only what is not found by itself.
         skeleton: ASF file of an AMC file; by default the one that fits beside it.
         body_models: folder or file of the licensed SMPL, SMPL-H or SMPL-X model, for files of their parameters.
+        max_seconds: longer motions are refused, before they are resampled; for files of strangers.
 
     Returns:
         the joints and a report, whose `warnings` say what is probably wrong.
@@ -164,8 +166,8 @@ def import_motion(
     Raises:
         FileNotFoundError: if a file is not there.
         ModuleNotFoundError: for C3D files, if the extra `mocap` is not installed.
-        ValueError: for a file that is damaged or of an unknown kind, joints that cannot be matched, or fewer than two
-            frames; the message names the file.
+        ValueError: for a file that is damaged or of an unknown kind, joints that cannot be matched, fewer than two
+            frames, or too long a motion; the message names the file.
     """
     layout = get_motion_representation(representation)
     file = Path(path)
@@ -173,6 +175,7 @@ def import_motion(
     given = _given_unit(unit), _given_axis(up)
     points = None if mapping is None else _read_mapping(mapping, source, file)
     try:
+        _check_length(source, _frame_rate(source, fps, layout)[0], max_seconds)
         joints, report = _bring_into(layout, source, file, match_joints(source, points), fps, *given)
     except ValueError as error:
         raise ValueError(f"{file}: {str(error).rstrip('.')}.") from None
@@ -402,6 +405,12 @@ def _without_reference_pose(joints: np.ndarray, rest: np.ndarray | None, rate: f
         f"frame 1 is left out: the next is {steps[0] / height:.2g} heights of the body away, so it is a reference pose"
     )
     return joints[1:], [note]
+
+
+def _check_length(source: SourceMotion, rate: float, max_seconds: float | None) -> None:
+    seconds = (len(source.positions) - 1) / rate
+    if max_seconds is not None and seconds > max_seconds:
+        raise ValueError(f"lasts {seconds:.1f} s; wanted at most {max_seconds:g} s: cut it")
 
 
 def _resampled(joints: np.ndarray, rate: float, layout: MotionRepresentation) -> np.ndarray:

@@ -134,12 +134,6 @@ class MotionDemo:
     def _describe(self, files: Sequence[Path]) -> Described:
         path, skeleton = _motion_and_skeleton(files, self.limits)
         motion, report = self._read(path, skeleton)
-        seconds = len(motion) / self.fps
-        if seconds > self.limits.seconds:
-            raise ValueError(
-                f"{path.name} lasts {seconds:.1f} s; this demo takes motions of up to {self.limits.seconds:g} s: "
-                "cut it, or use `geomotiongpt caption --segments`."
-            )
         segments = caption_segments(self.model, self.processor, motion, name=path.name)
         if report is None:
             return Described(_as_text(segments), self._page(motion, path.name, True), _REPORT_OF_FEATURES, ())
@@ -150,8 +144,12 @@ class MotionDemo:
         """Features, or joints with the report of their import."""
         if path.suffix.lower() == ".npy" and (array := read_npy(path, "motion")).ndim == 2:
             self.processor.feature_extractor.check(array, path.name)
+            seconds, most = len(array) / self.fps, self.limits.seconds
+            if seconds > most:
+                raise ValueError(f"{path.name}: lasts {seconds:.1f} s; wanted at most {most:g} s: cut it.")
             return array, None
-        imported = import_motion(path, representation=self.representation, skeleton=skeleton)
+        limit = self.limits.seconds
+        imported = import_motion(path, representation=self.representation, skeleton=skeleton, max_seconds=limit)
         return imported.joints, imported.report
 
     def make(self, text: str, seconds: float, seed: int) -> Made:

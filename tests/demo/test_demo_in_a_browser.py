@@ -175,7 +175,7 @@ def test_what_cannot_be_captioned_is_told(browser, app, rig_file, tmp_path):
         ("notes.txt", "Invalid file type: notes.txt. Only .bvh, .amc"),
         ("cut.bvh", "cut.bvh: it declares 90 frames"),
         ("odd.csv", "got 'time, <img src=x onerror=alert(1)>.x'"),
-        ("long.npy", "long.npy lasts 30.1 s; this demo takes motions of up to 30 s"),
+        ("long.npy", "long.npy: lasts 30.1 s; wanted at most 30 s: cut it"),
     ):
         with opened(browser, app) as page:
             drop(page, tmp_path / name)
