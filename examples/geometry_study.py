@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # of a process that was started for one run
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so takes the runs along
     try:
         return _do(arguments)
     except (ValueError, FileNotFoundError) as error:

@@ -1,6 +1,7 @@
 """Tiny random components that the tests share. Session-wide: who changes one works on a `copy.deepcopy`."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from geomotiongpt.training.text_tokenizer import train_text_tokenizer
 
 # Tiny layers gain nothing from threads, and the tests share the machine with what else runs on it.
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+# What a shell starts in the background ignores SIGINT, and so would the commands that tests stop by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CAPTIONS = (
     ["a person walks forward", "a person walks straight ahead"],
