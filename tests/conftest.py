@@ -29,8 +29,10 @@ from geomotiongpt.training.text_tokenizer import train_text_tokenizer
 # Tiny layers gain nothing from threads, and the tests share the machine with what else runs on it.
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
-# What a shell starts in the background ignores SIGINT, and so would the commands that tests stop by it.
+# What a shell starts in the background ignores SIGINT, and behind `nohup` SIGHUP, and so would the commands that tests
+# stop by them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CAPTIONS = (
     ["a person walks forward", "a person walks straight ahead"],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +55,19 @@ def stop(tmp_path):
             process = subprocess.Popen(
                 [*COMMAND, *map(str, argv)], stdout=out, stderr=err, env=environment, start_new_session=True
             )
-            deadline = time.monotonic() + 240
-            while process.poll() is None and not is_at_work():
-                assert time.monotonic() < deadline, "the command does not get to work"
-                time.sleep(0.01)
-            assert process.poll() is None, f"over before it was stopped: {(tmp_path / 'stderr').read_text()}"
-            os.killpg(process.pid, number)
-            code = process.wait(timeout=120)
-        with pytest.raises(ProcessLookupError):  # no worker outlives it
-            os.killpg(process.pid, 0)
+            try:
+                deadline = time.monotonic() + 240
+                while process.poll() is None and not is_at_work():
+                    assert time.monotonic() < deadline, "the command does not get to work"
+                    time.sleep(0.01)
+                assert process.poll() is None, f"over before it was stopped: {(tmp_path / 'stderr').read_text()}"
+                os.killpg(process.pid, number)
+                code = process.wait(timeout=120)
+                with pytest.raises(ProcessLookupError):  # no worker outlives it
+                    os.killpg(process.pid, 0)
+            finally:
+                with suppress(ProcessLookupError):  # of a test that failed
+                    os.killpg(process.pid, signal.SIGKILL)
         return code, (tmp_path / "stdout").read_text(), (tmp_path / "stderr").read_text()
 
     return stop
