@@ -1,6 +1,7 @@
 """What the command owes a terminal: one line for a mistake, a stop in good order, completions; all without torch."""
 
 import argparse
+import atexit
 import logging
 import os
 import select
@@ -193,6 +194,7 @@ class _Stop:
         """Says so in one line; the exit code."""
         start = "\n" if _is_terminal(sys.stderr) else ""  # a progress bar may stand on the line
         print(f"{start}{name}: stopped{f'; {advice}' if advice else ''}", file=sys.stderr)
+        atexit.register(logging.disable)  # before what libraries have to tell as Python ends
         _flush_output()
         return 128 + (self.number or signal.SIGINT)
 
