@@ -74,11 +74,16 @@ class MotionWindowTrainingArguments(_RunArguments):
     windows_per_epoch: int | None = field(default=None)
 
 
+CODEBOOK_STARTS = ("orthogonal", "normal")
+
+
 @dataclass
 class MotionTokenizerTrainingArguments(MotionWindowTrainingArguments):
     """`MotionWindowTrainingArguments` of a motion tokenizer.
 
     Parameters that control the codebook:
+        codebook_start (`str`, defaults to "orthogonal"): how the codebook is drawn: as "orthogonal" rows, or "normal",
+            independent entries; the rows of both are of about the same length.
         codebook_learning_rate (`float`, *optional*): of the codebook, which has no weight decay; `learning_rate` by
             default.
         initial_gumbel_temperature (`float`, defaults to 0.4): tau at the start; it falls exponentially to the model's
@@ -90,12 +95,18 @@ class MotionTokenizerTrainingArguments(MotionWindowTrainingArguments):
             of the steps, multiplier], straight between them and constant before and after.
     """
 
+    codebook_start: str = field(default="orthogonal")
     codebook_learning_rate: float | None = field(default=None)
     initial_gumbel_temperature: float = field(default=0.4)
     temperature_hold_ratio: float = field(default=0.6)
     temperature_end_ratio: float = field(default=0.8)
     orthonormality_warmup_ratio: float = field(default=0.0)
     orthonormality_schedule: list[list[float]] | None = field(default=None)
+
+    def __post_init__(self):
+        if self.codebook_start not in CODEBOOK_STARTS:
+            raise ValueError(f"codebook_start is {self.codebook_start!r}; use one of {', '.join(CODEBOOK_STARTS)}.")
+        super().__post_init__()
 
 
 @dataclass

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset as HFDataset
 from transformers import TrainerCallback, default_data_collator, set_seed
 
@@ -92,6 +93,8 @@ def _tokenizer_trainer(
     train_set: HFDataset,
     eval_set: HFDataset,
 ) -> CodebookTrainer:
+    if args.codebook_start == "normal":  # models draw it orthogonal
+        torch.nn.init.normal_(model.codebook.weight)
     windows, eval_windows = _windows(args, feature_extractor, train_set, eval_set)
     watch = CodeUseCallback(eval_windows.clips, feature_extractor)
     return CodebookTrainer(

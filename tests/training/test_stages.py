@@ -28,6 +28,7 @@ from geomotiongpt import (
     train_motion_tokenizer,
 )
 from geomotiongpt.evaluation.reconstruction import encode_clips
+from geomotiongpt.models.geometry import codebook_geometry
 from geomotiongpt.training import trainer
 from geomotiongpt.training.language_model import caption_codes
 from geomotiongpt.visualization.plots import plot_training_history
@@ -291,6 +292,22 @@ def assert_same_losses(straight: Path, resumed: Path) -> None:
 def test_the_seed_decides_the_first_stage(train_tokenizer, tokenizer_run):
     assert same(weights(train_tokenizer()), weights(tokenizer_run))
     assert not same(weights(train_tokenizer("training.seed=1")), weights(tokenizer_run))
+
+
+def test_a_codebook_may_start_without_geometry(train_tokenizer):
+    still = ["training.max_steps=1", "training.learning_rate=0", "training.codebook_learning_rate=0"]
+    started = {
+        start: MotionTokenizer.from_pretrained(train_tokenizer(*still, *options)).codebook.weight.detach()
+        for start, options in (("orthogonal", []), ("normal", ["training.codebook_start=normal"]))
+    }
+    (codes, width), lengths = started["normal"].shape, started["normal"].norm(dim=1)
+    errors = {start: codebook_geometry(rows)["gram_error_excess"] for start, rows in started.items()}
+    assert errors["orthogonal"] < 1e-6
+    # The squares of the cosines between independent directions are 1 / width on average.
+    assert errors["normal"] == pytest.approx(codes * (codes - 1) / width, rel=0.5)
+    assert lengths.square().mean().item() == pytest.approx(width, rel=0.3)
+    with pytest.raises(ValueError, match="codebook_start is 'zero'; use one of orthogonal, normal"):
+        train_tokenizer("training.codebook_start=zero")
 
 
 def test_the_seed_decides_the_second_stage(train_model, model_run):
