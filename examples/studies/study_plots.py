@@ -49,7 +49,7 @@ def lambdas(studies: Mapping[str, Measured], path: Path) -> Path:
         if name.endswith("excess"):
             panel.set_yscale("log")
         panel.set_title(_label(name), fontsize=9)
-    panels[0].legend(fontsize=8, frameon=False)
+    _add_legend(panels[0])
     return _save(figure, path)
 
 
@@ -65,7 +65,7 @@ def learning(studies: Mapping[str, Measured], path: Path) -> Path:
         panel.axhline(measured.study.loss, color=GREY, linewidth=0.8, linestyle=":")
         panel.set_xlabel("step of stage 2")
         panel.set_title(f"{study}: caption loss, validation split", fontsize=9)
-        panel.legend(fontsize=8, frameon=False)
+        _add_legend(panel)
     return _save(figure, path)
 
 
@@ -117,6 +117,11 @@ def _draw_course(
         places_, means, widths = (np.array(column) for column in zip(*sorted(points), strict=True))
         factor = METRICS[name].factor
         panel.errorbar(places_, means * factor, np.nan_to_num(widths) * factor, color=colour, marker="o", label=label)
+
+
+def _add_legend(panel: Axes) -> None:
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize=8, frameon=False)
 
 
 def _label(name: str) -> str:

@@ -121,7 +121,7 @@ def comparisons(measured: Measured) -> str:
     for cell in measured.study.cells[1:]:
         for name in KINDS["differences"]:
             values = measured.differences(cell, name)
-            tested, clear = tested + (len(values) > 1), clear + is_clear(values)
+            tested, clear = tested + (len(values) > 2), clear + is_clear(values)
     return f"{clear} of {tested} (by chance alone: about {tested / 20:.0f})"
 
 

@@ -127,8 +127,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def is_clear(differences: Sequence[float]) -> bool:
-    """Whether the 95 % interval leaves out 0."""
-    if len(differences) < 2:
+    """Whether the 95 % interval leaves out 0; of fewer than three differences nothing is clear."""
+    if len(differences) < 3:
         return False
     mean, width = interval(differences)
     return abs(mean) > width
