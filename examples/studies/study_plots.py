@@ -17,13 +17,14 @@ BLUE, ORANGE, GREY = "#1f6fb4", "#d95f02", "#888888"
 def main_claim(studies: Mapping[str, Measured], path: Path) -> Path:
     """Every seed of the cells of the main claim, with mean and 95 % interval: a row a study, a panel a metric."""
     names = ("joint_error_mm", "cider", "style", "final_loss", "generated_fid", "generated_text_to_motion_r_at_3")
-    figure, rows = plt.subplots(len(studies), len(names), figsize=(13, 2.6 * len(studies)), squeeze=False)
-    for panels, (study, measured) in zip(rows, studies.items(), strict=True):
+    begun = {study: measured for study, measured in studies.items() if measured.rows} or studies
+    figure, rows = plt.subplots(len(begun), len(names), figsize=(13, 2.6 * len(begun)), squeeze=False)
+    for panels, (study, measured) in zip(rows, begun.items(), strict=True):
         cells = measured.cells("main")
         for panel, name in zip(panels, names, strict=True):
             _draw_cells(panel, measured, [cell.name for cell in cells], name)
             panel.set_yticks(range(len(cells)), [cell.name.replace("_", " ") for cell in cells])
-            panel.invert_yaxis()
+            panel.set_ylim(len(cells) - 0.5, -0.5)
             if panel is not panels[0]:
                 panel.set_yticklabels([])
         panels[0].set_ylabel(study)
@@ -55,8 +56,9 @@ def lambdas(studies: Mapping[str, Measured], path: Path) -> Path:
 
 def learning(studies: Mapping[str, Measured], path: Path) -> Path:
     """The captioning loss on the validation split over the steps, mean over seeds, of the main cells."""
-    figure, panels = plt.subplots(1, len(studies), figsize=(6.5 * len(studies), 3.4), squeeze=False)
-    for panel, (study, measured) in zip(panels[0], studies.items(), strict=True):
+    begun = {study: measured for study, measured in studies.items() if measured.rows} or studies
+    figure, panels = plt.subplots(1, len(begun), figsize=(6.5 * len(begun), 3.4), squeeze=False)
+    for panel, (study, measured) in zip(panels[0], begun.items(), strict=True):
         for cell in measured.cells("main"):
             curves = [row["model"]["curve"] for (name, _), row in measured.rows.items() if name == cell.name]
             steps = [step for step, _ in curves[0]]
@@ -99,7 +101,8 @@ def _draw_values(panel: Axes, place: float, values: Sequence[float], name: str) 
     scaled = [value * METRICS[name].factor for value in values]
     mean, width = interval(scaled)
     panel.plot(scaled, [place] * len(scaled), "o", color=GREY, markersize=3, alpha=0.7)
-    panel.errorbar(mean, place, xerr=width if width == width else None, fmt="o", color=BLUE, markersize=4, capsize=2)
+    shown = width if len(values) > 2 else None  # of two it would hide all others
+    panel.errorbar(mean, place, xerr=shown, fmt="o", color=BLUE, markersize=4, capsize=2)
 
 
 def _draw_course(
@@ -126,9 +129,8 @@ def _add_legend(panel: Axes) -> None:
 
 def _label(name: str) -> str:
     metric = METRICS[name]
-    kind = "generated: " if name.startswith("generated_") else ""
-    arrow = {True: " (less is better)", False: " (more is better)", None: ""}[metric.less_is_better]
-    return f"{kind}{metric.label}{arrow}"
+    kind = "made of captions:\n" if name.startswith("generated_") else ""
+    return f"{kind}{metric.label}{ {True: ' ↓', False: ' ↑', None: ''}[metric.less_is_better] }"
 
 
 def _save(figure: plt.Figure, path: Path) -> Path:
