@@ -1,8 +1,9 @@
 """Tiny random components that the tests share. Session-wide: who changes one works on a `copy.deepcopy`."""
 
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,17 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"GEOMOTIONGPT_REAL_DATA is {folder}: no such folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Headless Chromium, as Playwright drives it."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: no browser")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on the path: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
+        browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=120_000)
+        yield browser
+        browser.close()

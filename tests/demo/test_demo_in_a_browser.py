@@ -1,8 +1,6 @@
 """The demo in a real browser: drop a file, read its caption, see it move; type a text, see a motion, download it."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +17,6 @@ pytest.importorskip("gradio", reason="Gradio is not installed: no demo")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: no browser")
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium on the path: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
-        browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=120_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import base64
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,18 +15,6 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 
 CAPTION = 'a "person" walks </script><script>document.title = "broken"</script> & waves \u2028 歩く'
 CODES = [7, 300, 7, 12, 511]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium on the path: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
-        browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=120_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
