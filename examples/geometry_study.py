@@ -10,6 +10,7 @@ and rows stay. A row of other settings than the study's counts as missing, and i
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -20,15 +21,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
+from filelock import FileLock
 from tqdm import tqdm
 
 # The modules of studies; not what lies beside this script, of which one would be taken for the library `evaluate`.
 sys.path[0] = str(Path(__file__).resolve().parent / "studies")
 
 from study_report import compare_with_rows, write_study_report  # noqa: E402
-from study_runs import Cell, Study, command_of, load_study, prepare_study, run_cell  # noqa: E402
+from study_rows import Row, read_rows  # noqa: E402
+from study_runs import Cell, Study, check_evaluator, command_of, load_study, prepare_study, run_cell  # noqa: E402
 
 Run = tuple[Cell, int]
 
@@ -54,6 +57,7 @@ def main() -> int:
     parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # of a process that was started for one run
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    torch.set_num_threads(arguments.threads)  # here too: what is trained in this process is rounded as in the others
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so takes the runs along
     try:
         return _do(arguments)
@@ -85,26 +89,13 @@ def _do(arguments: argparse.Namespace) -> int:
         return 0
     missing = missing_runs(study, chosen, rows)
     print(f"{study.path}: {len(chosen) - len(missing)} of {len(chosen)} runs are there.")
-    return run_all(study, missing, rows, rows_path, arguments) if missing else 0
-
-
-def read_rows(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """(cell, seed) -> row.
-
-    Raises:
-        ValueError: naming the line that is no row.
-    """
-    rows = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            rows[row["model"]["cell"], row["model"]["seed"]] = row
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number} is no row of a study: take it out, and its run is done again."
-            ) from error
-    return rows
+    if not missing:
+        return 0
+    prepare_study(study)
+    stale = {(cell.name, seed) for cell, seed in missing_runs(study, study.runs, rows)}
+    known = {(cell.name, seed) for cell, seed in study.runs}
+    check_evaluator(study, [row for key, row in rows.items() if key in known - stale])
+    return run_all(study, missing, rows_path, arguments)
 
 
 def choose_runs(study: Study, cells: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Run]:
@@ -120,7 +111,7 @@ def choose_runs(study: Study, cells: Sequence[str] | None, seeds: Sequence[int] 
     return chosen
 
 
-def missing_runs(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], dict[str, Any]]) -> list[Run]:
+def missing_runs(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], Row]) -> list[Run]:
     """The runs without a row of the study's settings."""
     return [
         (cell, seed)
@@ -129,15 +120,8 @@ def missing_runs(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], 
     ]
 
 
-def run_all(
-    study: Study,
-    missing: Sequence[Run],
-    rows: dict[tuple[str, int], dict[str, Any]],
-    rows_path: Path,
-    arguments: argparse.Namespace,
-) -> int:
+def run_all(study: Study, missing: Sequence[Run], rows_path: Path, arguments: argparse.Namespace) -> int:
     """Each run in a process of its own, several at a time; rows are written as they come."""
-    prepare_study(study)
     failed = []
     with tqdm(total=len(missing), unit="run", smoothing=0) as bar:
         for (cell, seed), row, log in _finished(study, missing, arguments):
@@ -145,8 +129,7 @@ def run_all(
             if row is None:
                 failed.append(f"{cell.name}, seed {seed}: {log}")
                 continue
-            rows[cell.name, seed] = row
-            write_rows(study, rows, rows_path)
+            write_row(study, row, rows_path)
             bar.set_postfix_str(f"{cell.name}, seed {seed}")
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
@@ -155,11 +138,11 @@ def run_all(
 
 def _finished(
     study: Study, missing: Sequence[Run], arguments: argparse.Namespace
-) -> Iterator[tuple[Run, dict[str, Any] | None, Path]]:
+) -> Iterator[tuple[Run, Row | None, Path]]:
     waiting, running = list(missing), {}
     logs = study.work / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     with tempfile.TemporaryDirectory() as folder:
         try:
             while waiting or running:
@@ -168,6 +151,7 @@ def _finished(
                     row, log = Path(folder) / f"{cell.name}-{seed}.json", logs / f"{cell.name}-{seed}.log"
                     command = [sys.executable, __file__, str(study.path), "--work", str(study.work)]
                     command += ["--cell", cell.name, "--seed", str(seed), "--row", str(row)]
+                    command += ["--threads", str(arguments.threads)]
                     with log.open("w") as stream:
                         process = subprocess.Popen(
                             command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
@@ -184,15 +168,21 @@ def _finished(
                 process.wait()
 
 
-def write_rows(study: Study, rows: dict[tuple[str, int], dict[str, Any]], path: Path) -> None:
-    """All rows, in the order of the study; those of cells that it has no more go."""
-    ordered = [rows[cell.name, seed] for cell, seed in study.runs if (cell.name, seed) in rows]
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in ordered), encoding="utf-8")
-    aside.replace(path)
+def write_row(study: Study, row: Row, path: Path) -> None:
+    """Adds a row to those that are there by now, in the order of the study; those of unknown cells come last."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"rows-{name}.lock"):  # of whatever work folder
+        rows = read_rows(path)
+        rows[row["model"]["cell"], row["model"]["seed"]] = row
+        known = [(cell.name, seed) for cell, seed in study.runs]
+        order = [*known, *(key for key in rows if key not in known)]
+        lines = [json.dumps(rows[key], ensure_ascii=False) for key in order if key in rows]
+        aside = path.with_name(f".{path.name}.tmp")
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        aside.replace(path)
 
 
-def _show(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], dict[str, Any]]) -> None:
+def _show(study: Study, runs: Sequence[Run], rows: dict[tuple[str, int], Row]) -> None:
     missing = missing_runs(study, runs, rows)
     for cell, seed in runs:
         print(f"{'missing' if (cell, seed) in missing else 'there  '}  {command_of(study, cell, seed)}")

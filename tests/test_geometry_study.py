@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -62,15 +61,8 @@ TINY = {
 
 
 def run(*options, check=True):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, options)],
-        check=check,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-    )
+    command = [sys.executable, str(SCRIPT), *map(str, options)]
+    return subprocess.run(command, check=check, capture_output=True, text=True, cwd=ROOT)
 
 
 def write_study(folder, **changes):
@@ -101,7 +93,8 @@ def make_row(study_runs, study, name, seed, **metrics):
             "seconds": {"motion_tokenizer": 1800, "language_model": 3600, "measuring": 0},
             "curve": [[50, 2.0], [100, 1.0 - 0.1 * seed]],
         },
-        "protocol": {"settings": study.settings(cell, seed)},
+        "data": {"test": "same"},
+        "protocol": {"settings": study.settings(cell, seed), "evaluator_sha256": "one"},
         "metrics": metrics,
     }
 
@@ -193,12 +186,75 @@ def test_differences_are_paired_by_seed(study_modules, tmp_path):
     measured = study_rows.Measured.read(path)
     assert measured.differences(study.cell("neither"), "cider") == pytest.approx([-2, -1.9, -1.8])
     # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
-    assert study_report.difference(measured, "neither", "cider") == "**-1.9 ± 0.2**"
+    assert study_report.difference(measured, "neither", "cider") == "**-1.9 ± 0.2 †**"
     assert study_report.value(measured, "default", "cider") == "100.0 ± 248.4"
-    assert study_report.comparisons(measured).startswith("1 of 3 ")  # loss and steps are the same
-    assert measured.values(study.cell("default"), "steps_to_loss") == {0: 50, 1: 50, 2: 50}
+    # The loss and the steps to it are the same.
+    assert study_report.comparisons(measured).startswith("of 1 differences 1 are bold ")
+    assert measured.values(study.cell("default"), "steps_to_loss") == {}, "there before the first evaluation"
     mean, width = study_rows.interval([3.0])
     assert mean == 3 and math.isnan(width)
+
+
+def test_noise_is_pooled_over_cells_and_discoveries_are_few(study_modules, tmp_path):
+    study_runs, study_rows, study_report = study_modules
+    cells = [dict(cell) for cell in TINY["cells"]]
+    for name in ("linear", "orthogonal"):
+        changes = {"language_model": [f"model.projection={name}"]}
+        cells.append({"name": name, "question": "projection", "title": name, "changes": changes})
+    changes = {**cells[1]["changes"], "language_model": ["model.projection=linear"]}
+    cells.append({"name": "both", "question": "main", "title": "both", "against": "neither", "changes": changes})
+    path = write_study(tmp_path, seeds=3, cells=cells)
+    study = study_runs.load_study(path)
+    cider = {"default": (10, 12, 14), "neither": (20, 23, 26), "linear": (13, 15.5, 18), "orthogonal": (10, 13, 13)}
+    cider["both"] = (21, 23, 25)
+    rows = [
+        make_row(study_runs, study, cell, seed, cider=values[seed], joint_error_mm=50 + seed)
+        for cell, values in cider.items()
+        for seed in range(3)
+    ]
+    write_rows(path, rows)
+    measured = study_rows.Measured.read(path)
+    # Against the default, with its tokenizer: +3, +3.5, +4 and 0, +1, -1; against "neither", with its own: +1, 0, -1
+    squares, freedom = 0.5 + 2 + 2, 4 / (1 / 6 + 1 / 4)
+    assert measured.spread("cider", True) == (pytest.approx(math.sqrt(squares / 6)), pytest.approx(freedom))
+    # With a tokenizer of its own: +10, +11, +12, of one cell and what it stands against
+    assert measured.spread("cider", False) == (pytest.approx(1), pytest.approx(4))
+    assert measured.resolution("cider", False, 3) == pytest.approx(2.776 / math.sqrt(3), abs=1e-3)
+    assert measured.spread("joint_error_mm", True) is None, "a shared tokenizer is no comparison"
+    tested = {cell for cell, metric in measured.probabilities if metric == "cider"}
+    assert tested == {"neither", "linear", "orthogonal", "both"}
+    assert measured.probabilities["neither", "cider"] == pytest.approx(4.6e-5, rel=0.05)  # t = 19.05, 4 degrees
+    assert measured.discoveries == {("neither", "cider"), ("linear", "cider")}
+    assert study_report.difference(measured, "neither", "cider") == "**+11.0 ± 2.5 †**"
+    assert study_report.difference(measured, "both", "cider") == "+0.0 ± 2.5"
+    assert "*neither*" in study_report.table(measured, "main", "differences")
+    assert "| CIDEr | 12.0 ± 5.0 |" in study_report.noise(measured)
+
+
+def test_steps_to_a_loss_are_read_between_evaluations_and_only_where_it_is_reached(study_modules, tmp_path):
+    study_runs, study_rows, study_report = study_modules
+    path = write_study(tmp_path, seeds=3, validation_loss=0.95)
+    study = study_runs.load_study(path)
+    write_rows(path, [make_row(study_runs, study, "default", seed, cider=1.0) for seed in range(3)])
+    measured = study_rows.Measured.read(path)
+    # From 2 at step 50 to 1, 0.9 and 0.8 at step 100
+    found = {1: 50 + 50 * 1.05 / 1.1, 2: 50 + 50 * 1.05 / 1.2}
+    assert measured.values(study.cells[0], "steps_to_loss") == pytest.approx(found)
+    assert study_report.value(measured, "default", "steps_to_loss").endswith(" (2 seeds)")
+
+
+def test_rows_of_two_evaluators_do_not_stand_beside_each_other(study_modules, tmp_path):
+    study_runs, study_rows, _ = study_modules
+    path = write_study(tmp_path)
+    study = study_runs.load_study(path)
+    rows = [make_row(study_runs, study, "default", seed, cider=1.0) for seed in (0, 1)]
+    rows[1]["protocol"]["evaluator_sha256"] = "another"
+    write_rows(path, rows)
+    with pytest.raises(ValueError, match="evaluator_sha256 of 2 kinds"):
+        study_rows.Measured.read(path)
+    path.with_suffix(".jsonl").write_text('{"model": {}}\n')
+    with pytest.raises(ValueError, match=r"tiny\.jsonl, line 1 is no row"):
+        study_rows.Measured.read(path)
 
 
 def test_rows_of_other_settings_are_not_reported(study_modules, tmp_path):
@@ -218,9 +274,12 @@ def test_text_is_filled_in_from_the_rows_and_nothing_is_left_open(study_modules,
     path = write_study(tmp_path, validation_loss=0.95)
     study = study_runs.load_study(path)
     write_rows(path, [make_row(study_runs, study, "default", seed, cider=50.0) for seed in (0, 1)])
-    (tmp_path / "report.md").write_text("{{runs tiny}}: {{value tiny default steps_to_loss}} steps\n{{missing tiny}}")
+    (tmp_path / "report.md").write_text("{{runs tiny}}: loss {{value tiny default final_loss}}\n{{missing tiny}}")
     readme, *plots = study_report.write_study_report(tmp_path)
-    assert not plots and readme.read_text().splitlines()[2:] == ["2 of 4: 100 steps", "`neither` (seeds 0, 1)"]
+    assert not plots and readme.read_text().splitlines()[2:] == [
+        "2 of 4: loss 0.950 ± 0.635",
+        "`neither` (seeds 0, 1)",
+    ]
     for wrong in ("{{value tiny default sider}}", "{{value other default cider}}", "{{valeu tiny default cider}}"):
         (tmp_path / "report.md").write_text(wrong)
         with pytest.raises(ValueError, match="cannot fill in"):

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import yaml
 from study_rows import METRICS, Measured, interval
+from study_runs import ROOT, Cell
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
+WEIGHT = "orthonormality_weight"
 BLUE, ORANGE, GREY = "#1f6fb4", "#d95f02", "#888888"
 
 
@@ -34,14 +37,16 @@ def main_claim(studies: Mapping[str, Measured], path: Path) -> Path:
 def lambdas(studies: Mapping[str, Measured], path: Path) -> Path:
     """What the weight of L_ortho does in each stage: Gram error, reconstruction, captions, motions."""
     measured = studies["real"]
-    names = ("language_model_gram_error_excess", "joint_error_mm", "cider", "generated_fid")
+    names = ("gram_error_excess", "joint_error_mm", "cider", "generated_fid")
     figure, panels = plt.subplots(1, len(names), figsize=(13, 3))
-    for stage, colour in (("tokenizer", BLUE), ("model", ORANGE)):
-        found = [cell for cell in measured.cells(f"lambda_{stage}") if cell is not measured.default]
-        weights = [float(cell.name.rpartition("_")[2]) for cell in found]
-        places = [weight or 1e-5 for weight in weights]
+    for stage, colour in (("motion_tokenizer", BLUE), ("language_model", ORANGE)):
+        found = measured.cells("lambda_tokenizer" if stage == "motion_tokenizer" else "lambda_model")
+        if stage == "motion_tokenizer":
+            found = [cell for cell in found if cell is not measured.default]  # of another start
+        places = [_constraint_weight(cell, stage) or 1e-5 for cell in found]
         for panel, name in zip(panels, names, strict=True):
-            _draw_course(panel, measured, [cell.name for cell in found], places, name, colour, f"in the {stage}")
+            own = f"language_model_{name}" if name.startswith("gram") and stage == "language_model" else name
+            _draw_course(panel, measured, [cell.name for cell in found], places, own, colour, stage.replace("_", " "))
     for panel, name in zip(panels, names, strict=True):
         panel.set_xscale("log")
         panel.set_xticks([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1], ["0", "1e-4", "1e-3", "1e-2", "1e-1", "1"])
@@ -49,7 +54,7 @@ def lambdas(studies: Mapping[str, Measured], path: Path) -> Path:
         panel.set_xlabel("weight of the constraint")
         if name.endswith("excess"):
             panel.set_yscale("log")
-        panel.set_title(_label(name), fontsize=9)
+        panel.set_title("Gram error after the stage" if name.startswith("gram") else _label(name), fontsize=9)
     _add_legend(panels[0])
     return _save(figure, path)
 
@@ -72,10 +77,10 @@ def learning(studies: Mapping[str, Measured], path: Path) -> Path:
 
 
 def differences(studies: Mapping[str, Measured], path: Path) -> Path:
-    """Every cell's difference from the default with its 95 % interval, for four metrics."""
+    """Every cell's difference from what it stands against with its 95 % interval, for four metrics."""
     measured = studies["real"]
     names = ("joint_error_mm", "cider", "final_loss", "generated_fid")
-    cells = [cell for cell in measured.study.cells[1:] if measured.differences(cell, "joint_error_mm")]
+    cells = [cell for cell in measured.study.cells[1:] if cell.is_variant and measured.differences(cell, names[0])]
     figure, panels = plt.subplots(1, len(names), figsize=(13, 1 + 0.22 * len(cells)), sharey=True)
     for panel, name in zip(panels, names, strict=True):
         for place, cell in enumerate(cells):
@@ -84,9 +89,17 @@ def differences(studies: Mapping[str, Measured], path: Path) -> Path:
                 _draw_values(panel, place, values, name)
         panel.axvline(0, color=GREY, linewidth=0.8)
         panel.set_title(_label(name), fontsize=9)
-    panels[0].set_yticks(range(len(cells)), [cell.name.replace("_", " ") for cell in cells], fontsize=8)
+    panels[0].set_yticks(range(len(cells)), [_against(cell, measured) for cell in cells], fontsize=8)
     panels[0].invert_yaxis()
     return _save(figure, path)
+
+
+def _constraint_weight(cell: Cell, stage: str) -> float:
+    """Weight of the constraint in a stage of a cell: by its options, or its recipe."""
+    (chosen,) = (each for each in cell.stages if each.name == stage)
+    said = [option.partition("=")[2] for option in chosen.options if option.startswith(f"model.{WEIGHT}=")]
+    recipe = yaml.safe_load((ROOT / chosen.recipe).read_text(encoding="utf-8"))
+    return float(said[-1] if said else recipe["model"][WEIGHT])
 
 
 def _draw_cells(panel: Axes, measured: Measured, cells: Sequence[str], name: str) -> None:
@@ -125,6 +138,12 @@ def _draw_course(
 def _add_legend(panel: Axes) -> None:
     if panel.get_legend_handles_labels()[0]:
         panel.legend(fontsize=8, frameon=False)
+
+
+def _against(cell: Cell, measured: Measured) -> str:
+    base = measured.base(cell)
+    shown = cell.name.replace("_", " ")
+    return shown if base is measured.default else f"{shown} – {base.name.replace('_', ' ')}"
 
 
 def _label(name: str) -> str:

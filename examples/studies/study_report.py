@@ -3,13 +3,17 @@
 `report.md` in the folder is the text; what stands in double braces there is filled in from the rows, so that no figure
 is typed by hand:
 
-    {{table STUDY QUESTION KIND}}         cells of a question; KIND is "codes", "captions", "motions" or "differences"
+    {{table STUDY QUESTION KIND}}         cells of a question; KIND is one of KINDS
     {{value STUDY CELL METRIC}}           mean and 95 % interval over the seeds
     {{difference STUDY CELL METRIC}}      mean and 95 % interval of the differences from the default, paired by seed
+    {{noise STUDY}}                       what difference can be told from noise, with three and with five seeds
+    {{full_size STUDY}}                   the families at full size, one seed, from the results in hub_configs
     {{plot NAME}}                         a figure of `study_plots`
-    {{runs STUDY}}  {{missing STUDY}}  {{hours STUDY}}  {{comparisons STUDY}}  {{command STUDY CELL}}
+    {{runs STUDY}}  {{missing STUDY}}  {{hours STUDY}}  {{longest STUDY}}  {{motions STUDY}}
+    {{comparisons STUDY}}  {{command STUDY CELL}}
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from study_plots import PLOTS
-from study_rows import METRICS, Measured, interval, is_clear
-from study_runs import command_of
+from study_rows import COMPARED, METRICS, Measured, interval, is_clear
+from study_runs import ROOT, command_of
 
 KINDS = {
     "codes": (
-        *("joint_error_mm", "reconstruction_fid", "perplexity", "dead_codes", "gram_error_excess"),
+        *("joint_error_mm", "mpjpe_mm", "reconstruction_fid", "perplexity", "dead_codes", "gram_error_excess"),
         *("gram_error_excess_before", "language_model_gram_error_excess"),
     ),
     "captions": (
@@ -33,14 +37,38 @@ KINDS = {
         *("generated_fid", "generated_fid_over_floor", "generated_motion_to_text_r_at_3"),
         *("generated_text_to_motion_r_at_3", "generated_mm_dist", "generated_jerk_m_per_s3"),
     ),
-    "differences": (
-        *("joint_error_mm", "bleu_4", "cider", "action", "style", "test_unseen_cider", "final_loss", "steps_to_loss"),
+    "continuity": (
+        *(
+            "training_seconds",
+            "joint_error_mm",
+            "reconstruction_fid",
+            "ground_truth_jerk_m_per_s3",
+            "reconstruction_jerk_m_per_s3",
+        ),
+        *("generated_jerk_m_per_s3", "bleu_4", "cider", "action", "style", "motion_to_text_r_at_3"),
         *("generated_fid", "generated_text_to_motion_r_at_3"),
+    ),
+    "differences": COMPARED,
+}
+FAMILIES = {
+    "GeoMotionGPT": "geomotiongpt-real-motion-generation",
+    "MotionGPT3": "motiongpt3-real-motion",
+    "LLaMo": "llamo-real-motion",
+}
+FULL_SIZE = {
+    "motion_to_text": (
+        *("joint_error_mm", "reconstruction_fid", "ground_truth_jerk_m_per_s3", "reconstruction_jerk_m_per_s3"),
+        *("bleu_4", "cider", "action", "style"),
+    ),
+    "text_to_motion": (
+        *("generated_fid", "generated_fid_over_floor", "generated_text_to_motion_r_at_3", "generated_jerk_m_per_s3"),
     ),
 }
 
-
-_NOTE = "<!-- Made of report.md and the rows by `python examples/geometry_study.py --report`; edit report.md. -->"
+_NOTE = (
+    "<!-- Made of report.md and the rows by `python examples/geometry_study.py --report examples/studies/geometry`; "
+    "edit report.md. -->"
+)
 
 
 def write_study_report(folder: str | Path) -> list[Path]:
@@ -77,6 +105,9 @@ def compare_with_rows(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     same = [other for other in rows if other["model"]["cell"] == row["model"]["cell"]]
     committed = next((other for other in same if other["model"]["seed"] == row["model"]["seed"]), None)
     lines = [f"{row['model']['cell']}, seed {row['model']['seed']}: again, the committed row, all seeds of the cell"]
+    evaluator = row["protocol"]["evaluator_sha256"]
+    if committed is not None and committed["protocol"]["evaluator_sha256"] != evaluator:
+        lines.append("  (trained here, the evaluator network is another one to the bit: FID and retrieval may differ)")
     for name, value in row["metrics"].items():
         values = [other["metrics"][name] for other in same if other["metrics"].get(name) is not None]
         mean, width = interval(values) if values else (math.nan, math.nan)
@@ -89,40 +120,85 @@ def table(measured: Measured, question: str, kind: str) -> str:
     """Markdown: the cells of a question, and the metrics of a kind that any of them has."""
     cells = measured.cells(question)
     names = [name for name in KINDS[kind] if any(measured.values(cell, name) for cell in cells)]
+    show = difference if kind == "differences" else value
     if kind == "differences":
         cells = [cell for cell in cells if cell is not measured.default]
     if not cells or not names:
         return "*No run of this question has ended yet.*"
     lines = [f"| | {' | '.join(METRICS[name].label for name in names)} |", f"|---|{'---|' * len(names)}"]
     for cell in cells:
-        shown = [value(measured, cell.name, name) for name in names]
-        if kind == "differences":
-            shown = [difference(measured, cell.name, name) for name in names]
-        reached = sum((cell.name, seed) in measured.rows for seed in range(cell.seeds))
-        lines.append(f"| {cell.title} ({reached}) | {' | '.join(shown)} |")
+        title, base = f"{cell.title} ({measured.reached(cell)})", measured.base(cell)
+        if kind == "differences" and base is not measured.default:
+            title += f" – against *{base.title}*"
+        lines.append(f"| {title} | {' | '.join(show(measured, cell.name, name) for name in names)} |")
     return "\n".join(lines)
 
 
 def value(measured: Measured, cell: str, name: str) -> str:
     """Mean ± interval over the seeds; how many of them where it is not all."""
-    return _show(list(measured.values(measured.study.cell(cell), name).values()), name, signed=False)
+    chosen = measured.study.cell(cell)
+    values = list(measured.values(chosen, name).values())
+    shown = _show(values, name, signed=False)
+    return shown if len(values) in (0, measured.reached(chosen)) else f"{shown} ({len(values)} seeds)"
 
 
 def difference(measured: Measured, cell: str, name: str) -> str:
-    """Mean ± interval of the differences from the default; bold where the interval leaves out 0."""
-    values = measured.differences(measured.study.cell(cell), name)
+    """Mean ± interval of the differences from the cell that it stands against, paired by seed.
+
+    Bold where the interval leaves out 0; with a dagger where it is a discovery by the scatter of all cells.
+    """
+    chosen = measured.study.cell(cell)
+    values = measured.differences(chosen, name)
     shown = _show(values, name, signed=True)
-    return f"**{shown}**" if is_clear(values) else shown
+    if (cell, name) in measured.discoveries:
+        shown += " †"
+    return f"**{shown}**" if measured.is_comparable(chosen, name) and is_clear(values) else shown
 
 
 def comparisons(measured: Measured) -> str:
-    """How many of the differences in the tables leave out 0, and how many would by chance if none were real."""
-    clear = tested = 0
-    for cell in measured.study.cells[1:]:
-        for name in KINDS["differences"]:
-            values = measured.differences(cell, name)
-            tested, clear = tested + (len(values) > 2), clear + is_clear(values)
-    return f"{clear} of {tested} (by chance alone: about {tested / 20:.0f})"
+    """How many differences are marked."""
+    tested, found = measured.probabilities, measured.discoveries
+    bold = sum(is_clear(measured.differences(measured.study.cell(cell), name)) for cell, name in tested)
+    chance = f"by chance about {len(tested) / 20:.0f}"
+    return f"of {len(tested)} differences {bold} are bold ({chance}), {len(found)} have †"
+
+
+def noise(measured: Measured) -> str:
+    """Markdown: for each metric its value, and the least difference that can be told with three and five seeds."""
+    kinds = [(is_shared, seeds) for is_shared in (False, True) for seeds in (3, 5)]
+    heads = [f"{seeds} seeds, {'one tokenizer' if is_shared else 'own tokenizers'}" for is_shared, seeds in kinds]
+    lines = [f"| | the default | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
+    for name in COMPARED:
+        widths = [measured.resolution(name, *kind) for kind in kinds]
+        metric = METRICS[name]
+        shown = ["–" if width is None else f"{metric.factor * width:.{max(metric.decimals, 1)}f}" for width in widths]
+        lines.append(f"| {metric.label} | {value(measured, measured.default.name, name)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def full_size(measured: Measured) -> str:
+    """Markdown: the three families trained at full size on real motion, from the committed results of each.
+
+    Raises:
+        ValueError: if their evaluator is not that of the study.
+    """
+    names = [name for group in FULL_SIZE.values() for name in group]
+    lines = [f"| | {' | '.join(METRICS[name].label for name in names)} |", f"|---|{'---|' * len(names)}"]
+    evaluators = {row["protocol"]["evaluator_sha256"] for row in measured.rows.values()}
+    for title, folder in FAMILIES.items():
+        shown = []
+        for file, group in FULL_SIZE.items():
+            result = json.loads((ROOT / "hub_configs" / folder / f"{file}.json").read_text(encoding="utf-8"))
+            evaluators.add(result["protocol"]["evaluator_sha256"])
+            for name in group:
+                found, metric = result["metrics"][name.removeprefix("generated_")], METRICS[name]
+                mean = found["mean"] if isinstance(found, Mapping) else found
+                width = f" ± {metric.factor * found['ci95']:.{metric.decimals}f}" if isinstance(found, Mapping) else ""
+                shown.append(f"{metric.factor * mean:.{metric.decimals}f}{width}")
+        lines.append(f"| {title} | {' | '.join(shown)} |")
+    if len(evaluators) > 1:
+        raise ValueError(f"the study and the results in hub_configs have {len(evaluators)} evaluators; one is wanted.")
+    return "\n".join(lines)
 
 
 def _show(values: Sequence[float], name: str, *, signed: bool) -> str:
@@ -157,6 +233,16 @@ def _hours(measured: Measured) -> str:
     return f"{(sum(stages.values()) + measuring) / 3600:.1f}"
 
 
+def _longest(measured: Measured) -> str:
+    """Minutes of a CPU that the longest run takes."""
+    return f"{max((sum(row['model']['seconds'].values()) for row in measured.rows.values()), default=0) / 60:.1f}"
+
+
+def _motions(measured: Measured) -> str:
+    counts = {row["metrics"].get("r_precision_pairs") for row in measured.rows.values()} - {None}
+    return ", ".join(f"{count:.0f}" for count in sorted(counts)) or "–"
+
+
 def _command(measured: Measured, cell: str) -> str:
     return f"`{command_of(measured.study, measured.study.cell(cell), 0)}`"
 
@@ -168,6 +254,10 @@ _FILLED = {
     "runs": lambda measured: f"{len(measured.rows)} of {len(measured.study.runs)}",
     "missing": _missing,
     "hours": _hours,
+    "longest": _longest,
+    "motions": _motions,
     "comparisons": comparisons,
+    "noise": noise,
+    "full_size": full_size,
     "command": _command,
 }

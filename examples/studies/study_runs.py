@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,10 @@ _MOTIONS = (
     *("reconstruction_jerk_m_per_s3", "ground_truth_jerk_m_per_s3"),
 )
 _DIRECTIONS = ("motion_to_text", "text_to_motion")
-_RETRIEVAL = tuple(f"{direction}_r_at_{rank}" for direction in _DIRECTIONS for rank in (1, 3))
+_RETRIEVAL = tuple(
+    f"{kind}{direction}_r_at_{rank}" for kind in ("", "label_aware_") for direction in _DIRECTIONS for rank in (1, 3)
+)
+_LIMITS = (*(f"ground_truth_{direction}_r_at_3" for direction in _DIRECTIONS), "fid_floor", "r_precision_pairs")
 _GENERATED = ("fid", "fid_over_floor", "mm_dist", "jerk_m_per_s3", "foot_skating_ratio", *_RETRIEVAL)
 
 
@@ -78,13 +81,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a run does differently: options for stages, other stages in place of all of them, or further ones."""
+    """What a run does differently: options for stages, other stages in place of all of them, or further ones.
+
+    Args:
+        name: of the cell.
+        questions: that it belongs to.
+        title: in tables.
+        against: the cell that it differs from in one thing.
+        seeds: how many.
+        stages: one after another.
+        generation: how its motions are made, the study's unless the cell has its own.
+        is_variant: whether its stages are the study's, changed or gone on from; otherwise it is another system.
+    """
 
     name: str
-    question: str
+    questions: tuple[str, ...]
     title: str
+    against: str
     seeds: int
     stages: tuple[Stage, ...]
+    generation: Mapping[str, Any]
+    is_variant: bool
 
 
 @dataclass(frozen=True)
@@ -96,8 +113,7 @@ class Study:
         data: {"source": "embedded", "num_motions", "seed"} or {"source": "real"}.
         evaluator: the recipe of the evaluator network and its options.
         splits: that are measured; motions are made for the first.
-        cells: the first is what the others are compared with.
-        generation: options of `generate` for text-to-motion.
+        cells: the first is what the others are compared with, unless they say `against`.
         loss: of captioning on the validation split, for the steps that it takes to get there.
         work: folder of data, trained stages and logs.
         real_data: folder with `unpack.py`, see `examples/real_motion.py`.
@@ -108,7 +124,6 @@ class Study:
     evaluator: Stage
     splits: tuple[str, ...]
     cells: tuple[Cell, ...]
-    generation: Mapping[str, Any]
     loss: float
     work: Path
     real_data: Path | None = None
@@ -130,15 +145,18 @@ class Study:
         keys: dict[str, str] = {}
         for stage in cell.stages:
             options = [_fill(option, {**keys, "seed": str(seed)}) for option in stage.options]
-            said = [(ROOT / stage.recipe).read_text(encoding="utf-8"), options, seed, dict(self.data)]
-            keys[stage.name] = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+            keys[stage.name] = _hash([_recipe(stage), options, seed, dict(self.data)])
         return keys
+
+    @property
+    def evaluator_key(self) -> str:
+        """Of the evaluator network's settings, as `stage_keys`."""
+        return _hash([_recipe(self.evaluator), self.evaluator.options, dict(self.data)])
 
     def settings(self, cell: Cell, seed: int) -> str:
         """The hash of all that a run's figures depend on, apart from the package itself."""
-        measured = [*self.splits, sorted(self.generation.items()), self.evaluator.recipe, *self.evaluator.options]
-        said = json.dumps([self.stage_keys(cell, seed), measured, dict(self.data)], sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        measured = [*self.splits, sorted(cell.generation.items()), self.evaluator_key]
+        return _hash([self.stage_keys(cell, seed), measured, dict(self.data)])
 
 
 def load_study(path: str | Path, work: str | Path | None = None, real_data: str | Path | None = None) -> Study:
@@ -163,11 +181,13 @@ def load_study(path: str | Path, work: str | Path | None = None, real_data: str 
     stages = {
         name: Stage(name, entry["recipe"], tuple(entry.get("options", ()))) for name, entry in said["stages"].items()
     }
-    cells = tuple(_read_cell(path, entry, stages, said["seeds"]) for entry in said["cells"])
+    cells = tuple(_read_cell(path, entry, stages, said) for entry in said["cells"])
     names = [cell.name for cell in cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{path}: two cells are called {name!r}.")
+    for cell in cells:
+        if names.count(cell.name) > 1:
+            raise ValueError(f"{path}: two cells are called {cell.name!r}.")
+        if cell.against not in names:
+            raise ValueError(f"{path}: cell {cell.name!r} stands against {cell.against!r}; there is no such cell.")
     evaluator = Stage("evaluator", said["evaluator"]["recipe"], tuple(said["evaluator"].get("options", ())))
     for stage in [evaluator, *(stage for cell in cells for stage in cell.stages)]:
         if not (ROOT / stage.recipe).is_file():
@@ -180,15 +200,14 @@ def load_study(path: str | Path, work: str | Path | None = None, real_data: str 
         evaluator=evaluator,
         splits=tuple(said["splits"]),
         cells=cells,
-        generation=said["generation"],
         loss=said["validation_loss"],
         work=Path(work or Path("runs/studies") / f"{path.parent.name}-{path.stem}"),
         real_data=None if real_data is None else Path(real_data),
     )
 
 
-def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage], seeds: int) -> Cell:
-    known = {"name", "question", "title", "seeds", "changes", "then", "stages"}
+def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage], said: Mapping[str, Any]) -> Cell:
+    known = {"name", "question", "title", "against", "seeds", "changes", "then", "stages", "generation"}
     if not {"name", "question", "title"} <= set(entry) <= known:
         raise ValueError(
             f"{path}: a cell has name, question and title, and may have {', '.join(sorted(known))}: {entry}"
@@ -208,7 +227,26 @@ def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage]
             own[name] = Stage(name, change["recipe"], tuple(change.get("options", ())))
         else:
             own[name] = Stage(name, own[name].recipe, (*own[name].options, *change))
-    return Cell(entry["name"], entry["question"], entry["title"], entry.get("seeds", seeds), tuple(own.values()))
+    seeds, generation = (entry.get(name, said[name]) for name in ("seeds", "generation"))
+    questions = [entry["question"]] if isinstance(entry["question"], str) else entry["question"]
+    return Cell(
+        name=entry["name"],
+        questions=tuple(questions),
+        title=entry["title"],
+        against=entry.get("against", said["cells"][0]["name"]),
+        seeds=seeds,
+        stages=tuple(own.values()),
+        generation=generation,
+        is_variant="stages" not in entry,
+    )
+
+
+def _recipe(stage: Stage) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / stage.recipe).read_text(encoding="utf-8"))
+
+
+def _hash(said: Any) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fill(option: str, values: Mapping[str, str]) -> str:
@@ -232,9 +270,21 @@ def prepare_study(study: Study) -> None:
                 raise ValueError(f"{study.path} is of real motion: give its folder, --real-data DIR.")
             raw = study.work / "raw"
             subprocess.run([sys.executable, str(study.real_data / "unpack.py"), str(raw)], check=True)
-            build_motion_dataset(raw, folder, num_proc=2)
             shutil.copyfile(study.real_data / "bandai" / "labels.json", study.work / LABELS)
+            build_motion_dataset(raw, folder, num_proc=2)
     _train_evaluator(study)
+
+
+def check_evaluator(study: Study, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Raises a ValueError if rows were measured by another evaluator network than the one of a prepared study."""
+    own = _evaluator(study).protocol["evaluator_sha256"]
+    others = [row for row in rows if row["protocol"]["evaluator_sha256"] != own]
+    if others:
+        raise ValueError(
+            f"{len(others)} rows were measured by another evaluator than {own[:12]}, which was trained here: other "
+            "threads, versions or processors round differently. Their figures cannot stand beside new ones: measure "
+            "into another file (--rows), or take them out."
+        )
 
 
 def run_cell(study: Study, cell: Cell, seed: int) -> dict[str, Any]:
@@ -249,7 +299,12 @@ def run_cell(study: Study, cell: Cell, seed: int) -> dict[str, Any]:
         a result; `model.curve` is the course of the captioning loss on the validation split, as [step, loss].
     """
     prepare_study(study)
-    started, keys, folders, seconds = time.perf_counter(), study.stage_keys(cell, seed), {}, {}
+    with FileLock(_lock(study.work / "measured" / f"{cell.name}-{seed}")):
+        return _run_cell(study, cell, seed)
+
+
+def _run_cell(study: Study, cell: Cell, seed: int) -> dict[str, Any]:
+    keys, folders, seconds = study.stage_keys(cell, seed), {}, {}
     for stage in cell.stages:
         options = [_fill(option, {**folders, "seed": str(seed)}) for option in stage.options]
         folder = _train(study, stage, keys[stage.name], options, seed)
@@ -258,17 +313,16 @@ def run_cell(study: Study, cell: Cell, seed: int) -> dict[str, Any]:
     last = cell.stages[-1]
     model: dict[str, Any] = {"study": study.path.stem, "cell": cell.name, "seed": seed, "stages": keys}
     is_language_model = _kind(last) not in MOTION_TOKENIZERS
-    measured = time.perf_counter()
+    started = time.process_time()
     if is_language_model:
-        metrics, said = _measure_model(study, Path(folders[last.name]), keys[last.name])
+        metrics, said = _measure_model(study, cell, Path(folders[last.name]), keys[last.name])
         if _kind(last) is None:  # of GeoMotionGPT's kind, with codes
             options = [_fill(option, {**folders, "seed": str(seed)}) for option in last.options]
             metrics |= _geometry_before(study, last, options, seed)
         model["curve"] = _loss_curve(Path(folders[last.name]))
     else:
         metrics, said = _measure_tokenizer(study, Path(folders[last.name]))
-    finished = time.perf_counter()
-    seconds |= {"measuring": round(finished - measured), "this run": round(finished - started)}
+    seconds["measuring"] = round(time.process_time() - started)
     row = make_result(
         command=command_of(study, cell, seed),
         model={**model, "seconds": seconds},
@@ -282,8 +336,9 @@ def run_cell(study: Study, cell: Cell, seed: int) -> dict[str, Any]:
 def command_of(study: Study, cell: Cell, seed: int) -> str:
     """That repeats one run."""
     path = study.path.resolve()
-    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else study.path
-    return f"python examples/geometry_study.py {shown.as_posix()} --cell {cell.name} --seed {seed} --again"
+    shown = (path.relative_to(ROOT) if path.is_relative_to(ROOT) else study.path).as_posix()
+    shown += " --real-data DATA" if study.data["source"] == "real" else ""
+    return f"python examples/geometry_study.py {shown} --cell {cell.name} --seed {seed} --again"
 
 
 def _lock(path: Path) -> Path:
@@ -292,13 +347,11 @@ def _lock(path: Path) -> Path:
 
 
 def _kind(stage: Stage) -> str | None:
-    return yaml.safe_load((ROOT / stage.recipe).read_text(encoding="utf-8")).get("model", {}).get("model_type")
+    return _recipe(stage).get("model", {}).get("model_type")
 
 
 def _train_evaluator(study: Study) -> Path:
-    said = [(ROOT / study.evaluator.recipe).read_text(encoding="utf-8"), study.evaluator.options, dict(study.data)]
-    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    return _train(study, study.evaluator, key, study.evaluator.options, 0)
+    return _train(study, study.evaluator, study.evaluator_key, study.evaluator.options, 0)
 
 
 def _train(study: Study, stage: Stage, key: str, options: Sequence[str], seed: int) -> Path:
@@ -308,16 +361,17 @@ def _train(study: Study, stage: Stage, key: str, options: Sequence[str], seed: i
         if (folder / DONE).is_file():
             return folder
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(study.work / "measured" / key, ignore_errors=True)  # of a model that is no more
         own = [f"data.path={study.work / 'data'}", f"training.output_dir={folder}", f"training.seed={seed}"]
         own += ["training.disable_tqdm=true", "training.save_strategy=no"]
-        kind, started = _kind(stage), time.perf_counter()
+        kind, started = _kind(stage), time.process_time()
         train = train_language_model
         if stage is study.evaluator:
             train = train_evaluator
         elif kind in MOTION_TOKENIZERS:
             train = train_motion_tokenizer
         train(ROOT / stage.recipe, [*own, *options])
-        seconds = round(time.perf_counter() - started)
+        seconds = round(time.process_time() - started)
         save_json(
             {"stage": stage.name, "recipe": stage.recipe, "options": list(options), "seconds": seconds}, folder / DONE
         )
@@ -339,7 +393,7 @@ def _reader(study: Study) -> AttributeReader:
     return AttributeWords.from_labels(json.loads(labels))
 
 
-def _measure_model(study: Study, folder: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measure_model(study: Study, cell: Cell, folder: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Captions of all splits and motions for the captions of the first, as `geomotiongpt evaluate` measures them."""
     evaluator, reader, metrics = _evaluator(study), _reader(study), {}
     said: dict[str, Any] = {"data": {"source": study.data["source"]}}
@@ -352,6 +406,7 @@ def _measure_model(study: Study, folder: Path, key: str) -> tuple[dict[str, Any]
             *_CAPTIONS,
             *_MOTIONS,
             *_RETRIEVAL,
+            *_LIMITS,
             "language_model_gram_error_excess",
             "language_model_max_abs_cosine",
         )
@@ -367,11 +422,11 @@ def _measure_model(study: Study, folder: Path, key: str) -> tuple[dict[str, Any]
         study.work / "measured" / key / "text_to_motion",
         evaluator=evaluator,
         reader=reader,
-        decoding=dict(study.generation),
+        decoding=dict(cell.generation),
     )
     assert result is not None
     metrics |= {f"generated_{name}": result["metrics"][name] for name in _GENERATED}
-    return metrics, {**said, "splits": list(study.splits), "generation": dict(study.generation)}
+    return metrics, {**said, "splits": list(study.splits), "generation": dict(cell.generation)}
 
 
 def _measure_tokenizer(study: Study, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -380,6 +435,7 @@ def _measure_tokenizer(study: Study, folder: Path) -> tuple[dict[str, Any], dict
     model, extractor = AutoModel.from_pretrained(folder).eval(), MotionFeatureExtractor.from_pretrained(folder)
     metrics: dict[str, Any] = {}
     said: dict[str, Any] = {"data": {"source": study.data["source"]}, "splits": list(study.splits)}
+    said["evaluator_sha256"] = evaluator.protocol["evaluator_sha256"]
     for split in study.splits:
         dataset = load_motion_dataset(study.work / "data", split, mirrored=False)
         dataset, _ = drop_short_motions(dataset, extractor.downsampling_factor)

@@ -201,13 +201,16 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
 
     @torch.no_grad()
     def _start_motion_embeddings(self, free_rows_start: str) -> None:
-        """C and s of a model that has just been joined."""
+        """C and s of a model that has just been joined.
+
+        Rows are as long as the codes and s does the rest, so that a step of an optimizer moves all kinds alike.
+        """
         config, codebook = self.config, self.motion_tokenizer.codebook.weight
         generator = torch.Generator("cpu").manual_seed(config.projection_seed)
         text_norm = self._mean_text_norm()
         rows, row_norm = codebook, codebook.norm(dim=-1).mean()
         if config.projection == "dense_random":
-            rows, row_norm = dense_random_embeddings(codebook, config.hidden_size, text_norm, generator), text_norm
+            rows = dense_random_embeddings(codebook, config.hidden_size, row_norm, generator)
         elif config.projection == "none" and free_rows_start == "projected":
             rows = FrozenSparseProjection(codebook.shape[1], config.hidden_size, config.projection_seed)(codebook)
         elif config.projection == "none":
