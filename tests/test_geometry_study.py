@@ -227,6 +227,9 @@ def test_noise_is_pooled_over_cells_and_discoveries_are_few(study_modules, tmp_p
     assert measured.discoveries == {("neither", "cider"), ("linear", "cider")}
     assert study_report.difference(measured, "neither", "cider") == "**+11.0 ± 2.5 †**"
     assert study_report.difference(measured, "both", "cider") == "+0.0 ± 2.5"
+    assert study_report.effects(measured, "neither", "cider") == "CIDEr **+11.0 ± 2.5 †** (beyond the noise: CIDEr)"
+    assert study_report.effects(measured, "both", "cider") == "CIDEr +0.0 ± 2.5 (inside the noise)"
+    assert study_report.effects(measured, "default", "cider").endswith("(too few seeds yet to tell)")
     assert "*neither*" in study_report.table(measured, "main", "differences")
     assert "| CIDEr | 12.0 ± 5.0 |" in study_report.noise(measured)
 

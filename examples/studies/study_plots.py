@@ -80,7 +80,7 @@ def differences(studies: Mapping[str, Measured], path: Path) -> Path:
     """Every cell's difference from what it stands against with its 95 % interval, for four metrics."""
     measured = studies["real"]
     names = ("joint_error_mm", "cider", "final_loss", "generated_fid")
-    cells = [cell for cell in measured.study.cells[1:] if cell.is_variant and measured.differences(cell, names[0])]
+    cells = [cell for cell in measured.study.cells[1:] if cell.is_counted and measured.differences(cell, names[0])]
     figure, panels = plt.subplots(1, len(names), figsize=(13, 1 + 0.22 * len(cells)), sharey=True)
     for panel, name in zip(panels, names, strict=True):
         for place, cell in enumerate(cells):

@@ -8,6 +8,7 @@ is typed by hand:
     {{difference STUDY CELL METRIC}}      mean and 95 % interval of the differences from the default, paired by seed
     {{noise STUDY}}                       what difference can be told from noise, with three and with five seeds
     {{full_size STUDY}}                   the families at full size, one seed, from the results in hub_configs
+    {{effects STUDY CELL METRIC METRIC}}  differences in a sentence, and whether they stand
     {{plot NAME}}                         a figure of `study_plots`
     {{runs STUDY}}  {{missing STUDY}}  {{hours STUDY}}  {{longest STUDY}}  {{motions STUDY}}
     {{comparisons STUDY}}  {{command STUDY CELL}}
@@ -155,6 +156,15 @@ def difference(measured: Measured, cell: str, name: str) -> str:
     return f"**{shown}**" if measured.is_comparable(chosen, name) and is_clear(values) else shown
 
 
+def effects(measured: Measured, cell: str, *names: str) -> str:
+    """Differences in a sentence, and which of them stand: those with a dagger in tables."""
+    shown = [f"{METRICS[name].label} {difference(measured, cell, name)}" for name in names]
+    found = [METRICS[name].label for name in names if (cell, name) in measured.discoveries]
+    if not any((cell, name) in measured.probabilities for name in names):
+        return f"{'; '.join(shown)} (too few seeds yet to tell)"
+    return f"{'; '.join(shown)} ({'beyond the noise: ' + ', '.join(found) if found else 'inside the noise'})"
+
+
 def comparisons(measured: Measured) -> str:
     """How many differences are marked."""
     tested, found = measured.probabilities, measured.discoveries
@@ -251,6 +261,7 @@ _FILLED = {
     "table": table,
     "value": value,
     "difference": difference,
+    "effects": effects,
     "runs": lambda measured: f"{len(measured.rows)} of {len(measured.study.runs)}",
     "missing": _missing,
     "hours": _hours,

@@ -45,7 +45,7 @@ METRICS = {
     "text_to_motion_r_at_3": Metric("R@3 caption to motion, %", factor=100),
     "steps_to_loss": Metric("steps to the loss", decimals=0, less_is_better=True),
     "final_loss": Metric("caption loss", decimals=3, less_is_better=True),
-    "generated_fid": Metric("FID", decimals=2, less_is_better=True),
+    "generated_fid": Metric("FID of made motions", decimals=2, less_is_better=True),
     "generated_fid_over_floor": Metric("FID of halves over floor", decimals=2, less_is_better=True),
     "generated_motion_to_text_r_at_3": Metric("R@3 motion to text, %", factor=100),
     "generated_text_to_motion_r_at_3": Metric("R@3 text to motion, %", factor=100),
@@ -164,7 +164,7 @@ class Measured:
         values = self.differences(cell, metric)
         complete = min(len(self.values(each, metric)) == self.reached(each) for each in (cell, base))
         is_shared = metric in OF_THE_FIRST_STAGE and self.shares_first_stage(cell)
-        return cell is not base and cell.is_variant and complete and not is_shared and len(values) > 2
+        return cell is not base and cell.is_counted and complete and not is_shared and len(values) > 2
 
     def spread(self, metric: str, is_shared: bool) -> tuple[float, float] | None:
         """How differences of one seed scatter: standard deviation pooled over cells, and its degrees of freedom.

@@ -91,7 +91,8 @@ class Cell:
         seeds: how many.
         stages: one after another.
         generation: how its motions are made, the study's unless the cell has its own.
-        is_variant: whether its stages are the study's, changed or gone on from; otherwise it is another system.
+        is_counted: whether its differences are tested and pooled with the others; not those of cells that have stages
+            of their own, which are another system, or say `counted: false`.
     """
 
     name: str
@@ -101,7 +102,7 @@ class Cell:
     seeds: int
     stages: tuple[Stage, ...]
     generation: Mapping[str, Any]
-    is_variant: bool
+    is_counted: bool
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def load_study(path: str | Path, work: str | Path | None = None, real_data: str 
 
 
 def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage], said: Mapping[str, Any]) -> Cell:
-    known = {"name", "question", "title", "against", "seeds", "changes", "then", "stages", "generation"}
+    known = {"name", "question", "title", "against", "seeds", "changes", "then", "stages", "generation", "counted"}
     if not {"name", "question", "title"} <= set(entry) <= known:
         raise ValueError(
             f"{path}: a cell has name, question and title, and may have {', '.join(sorted(known))}: {entry}"
@@ -237,7 +238,7 @@ def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage]
         seeds=seeds,
         stages=tuple(own.values()),
         generation=generation,
-        is_variant="stages" not in entry,
+        is_counted=entry.get("counted", "stages" not in entry),
     )
 
 
