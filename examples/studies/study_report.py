@@ -153,7 +153,7 @@ def difference(measured: Measured, cell: str, name: str) -> str:
     shown = _show(values, name, signed=True)
     if (cell, name) in measured.discoveries:
         shown += " †"
-    return f"**{shown}**" if measured.is_comparable(chosen, name) and is_clear(values) else shown
+    return f"**{shown}**" if measured.is_complete(chosen, name) and is_clear(values) else shown
 
 
 def effects(measured: Measured, cell: str, *names: str) -> str:

@@ -50,7 +50,7 @@ METRICS = {
     "generated_motion_to_text_r_at_3": Metric("R@3 motion to text, %", factor=100),
     "generated_text_to_motion_r_at_3": Metric("R@3 text to motion, %", factor=100),
     "generated_mm_dist": Metric("MM-Dist", decimals=2, less_is_better=True),
-    "generated_jerk_m_per_s3": Metric("jerk, m/s³", less_is_better=None),
+    "generated_jerk_m_per_s3": Metric("jerk of made motions, m/s³", less_is_better=None),
     "test_unseen_action": Metric("unseen pairs: action, %", factor=100),
     "test_unseen_style": Metric("unseen pairs: style, %", factor=100),
     "test_unseen_cider": Metric("unseen pairs: CIDEr"),
@@ -160,11 +160,13 @@ class Measured:
 
     def is_comparable(self, cell: Cell, metric: str) -> bool:
         """Whether a difference may be tested: three seeds or more, all with the figure, and something to differ."""
-        base = self.base(cell)
-        values = self.differences(cell, metric)
-        complete = min(len(self.values(each, metric)) == self.reached(each) for each in (cell, base))
         is_shared = metric in OF_THE_FIRST_STAGE and self.shares_first_stage(cell)
-        return cell is not base and cell.is_counted and complete and not is_shared and len(values) > 2
+        has_seeds = len(self.differences(cell, metric)) > 2 and self.is_complete(cell, metric)
+        return has_seeds and cell.is_counted and cell is not self.base(cell) and not is_shared
+
+    def is_complete(self, cell: Cell, metric: str) -> bool:
+        """Whether every seed of a cell, and of what it stands against, has a metric."""
+        return all(len(self.values(each, metric)) == self.reached(each) for each in (cell, self.base(cell)))
 
     def spread(self, metric: str, is_shared: bool) -> tuple[float, float] | None:
         """How differences of one seed scatter: standard deviation pooled over cells, and its degrees of freedom.
