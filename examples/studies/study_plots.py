@@ -148,7 +148,7 @@ def _against(cell: Cell, measured: Measured) -> str:
 
 def _label(name: str) -> str:
     metric = METRICS[name]
-    kind = "made of captions:\n" if name.startswith("generated_") else ""
+    kind = "made of captions:\n" if name.startswith("generated_") and "made" not in metric.label else ""
     return f"{kind}{metric.label}{ {True: ' ↓', False: ' ↑', None: ''}[metric.less_is_better] }"
 
 

@@ -158,8 +158,11 @@ def difference(measured: Measured, cell: str, name: str) -> str:
 
 def effects(measured: Measured, cell: str, *names: str) -> str:
     """Differences in a sentence, and which of them stand: those with a dagger in tables."""
-    shown = [f"{METRICS[name].label} {difference(measured, cell, name)}" for name in names]
-    found = [METRICS[name].label for name in names if (cell, name) in measured.discoveries]
+    labels = {name: METRICS[name].label.partition(",")[0] for name in names}
+    shown = [
+        f"{labels[name]} {difference(measured, cell, name)}{METRICS[name].label.partition(',')[2]}" for name in names
+    ]
+    found = [labels[name] for name in names if (cell, name) in measured.discoveries]
     if not any((cell, name) in measured.probabilities for name in names):
         return f"{'; '.join(shown)} (too few seeds yet to tell)"
     return f"{'; '.join(shown)} ({'beyond the noise: ' + ', '.join(found) if found else 'inside the noise'})"
