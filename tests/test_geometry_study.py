@@ -123,6 +123,7 @@ def test_a_killed_study_goes_on_and_only_what_is_missing_runs(tmp_path):
     complete = rows.read_text().splitlines()
     found = [(row["model"]["cell"], row["model"]["seed"]) for row in map(json.loads, complete)]
     assert found == [("default", 0), ("default", 1), ("alone", 0), ("alone", 1)] and complete[0] == first
+    assert {row["environment"]["threads"] for row in map(json.loads, complete)} == {1}
     shared = [row["model"]["stages"]["motion_tokenizer"] for row in map(json.loads, complete)]
     assert shared[:2] == shared[2:] and shared[0] != shared[1]
     # Half of the rows gone, and a trained model: exactly these run again, and give the same figures.
