@@ -97,15 +97,15 @@ def run_verb(parse: Callable[[], argparse.Namespace]) -> int:
         the exit code: the function's; 2 after one line on standard error for what cannot be used; 130 after SIGINT
         (Ctrl-C), 143 after SIGTERM, 129 after SIGHUP; 141 where nobody reads the output any more.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "huggingface_hub", "datasets", "matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if not _is_terminal(sys.stderr):
-        for switch in _PROGRESS_SWITCHES:  # read when the libraries are imported
-            os.environ.setdefault(switch, "1")
     stop, arguments = _Stop(), argparse.Namespace(verb=None, when_stopped=None)
     try:
         with stop:
+            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+            for noisy in ("httpx", "httpx2", "huggingface_hub", "datasets", "matplotlib", "PIL"):
+                logging.getLogger(noisy).setLevel(logging.WARNING)
+            if not _is_terminal(sys.stderr):
+                for switch in _PROGRESS_SWITCHES:  # read when the libraries are imported
+                    os.environ.setdefault(switch, "1")
             arguments = parse()
             from . import baselines as baselines
             from . import models as models

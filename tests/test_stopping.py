@@ -22,8 +22,21 @@ RECIPES = Path(__file__).parent / "training"
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; sys.argv[0] = 'geomotiongpt'; from geomotiongpt.cli import main; print('ready', file=sys.stderr); "
-    "sys.exit(main())",
+    """
+import signal, sys
+from geomotiongpt.cli import main
+
+def install_and_tell(number, handler):
+    before = install(number, handler)
+    if number == signal.SIGINT:
+        signal.signal = install
+        print("ready", file=sys.stderr)
+    return before
+
+install, signal.signal = signal.signal, install_and_tell
+sys.argv[0] = "geomotiongpt"
+sys.exit(main())
+""",
 ]
 UNFINISHED = (".partial", ".tmp")
 
