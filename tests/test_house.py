@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -176,11 +178,15 @@ def test_the_text_branch_of_a_committed_llamo_is_the_released_base(name, paramet
     assert branch == parameters - config.text_vocab_size * config.hidden_size
 
 
-def test_the_tables_of_the_readme_are_those_of_the_committed_results():
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        from results_table import with_tables
-    finally:
-        sys.path.remove(str(ROOT / "examples"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == with_tables(readme), "run: python examples/results_table.py --write"
+def test_the_tables_of_the_pages_are_those_of_the_committed_results():
+    check = [sys.executable, str(ROOT / "examples" / "results_table.py"), "--check"]
+    drift = subprocess.run(check, capture_output=True, text=True)
+    assert drift.returncode == 0, drift.stdout + drift.stderr
+
+
+def test_links_of_the_pages_lead_somewhere():
+    pages = [path for folder in (ROOT, ROOT / "hub_configs", ROOT / "examples") for path in folder.glob("*.md")]
+    pages += [path for folder in ("benchmarks", "studies") for path in (ROOT / "examples" / folder).rglob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link.partition("#")[0]).exists(), f"{page.relative_to(ROOT)}: {link}"
