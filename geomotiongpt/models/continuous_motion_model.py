@@ -27,11 +27,11 @@ from .mixture_of_transformers import (
     check_base_model,
 )
 from .saving import save_with_parts
-from .strict_loading import StrictLoadingMixin
+from .strict_loading import StrictLoadingMixin, refuse_offloaded
 from .task_prompts import LONGEST_TEXT
 
 _NUM_MARKERS = 3  # <motion_pad>, <motion>, </motion>
-_WITHOUT_EFFECT = ("return_dict",)  # what `generate` may say, and the output is as it is all the same
+_WITHOUT_EFFECT = ("return_dict", "tokenizer")  # what `generate` may say, and the output is as it is all the same
 
 
 class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreTrainedModel, GenerationMixin):
@@ -82,9 +82,14 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """As in `PreTrainedModel`; what encodes motion is frozen again (loading makes everything trainable)."""
+        """As in `PreTrainedModel`; what encodes motion is frozen again (loading makes everything trainable).
+
+        Raises:
+            ValueError: as `StrictLoadingMixin`, or if a `device_map` offloads more than the base model.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        refuse_offloaded(model, model.base_model_prefix)
         model.motion_encoder.requires_grad_(False)
         return loaded
 
@@ -262,6 +267,34 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         markers = list(range(config.text_vocab_size, config.vocab_size))
         settings.suppress_tokens = [*markers, *(settings.suppress_tokens or [])]
         return super().generate(input_ids, generation_config=settings, latents=latents, **kwargs)
+
+    def compute_transition_scores(
+        self,
+        sequences: Tensor,
+        scores: tuple[Tensor, ...],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """As in `GenerationMixin`, which would count the ids of the base model alone.
+
+        Args:
+            sequences: (rows, length) prompts and answers.
+            scores: of each step, (rows or beams, vocab_size).
+            beam_indices: (rows, steps) which beam a token was taken from; -1: the sequence had ended.
+            normalize_logits: whether to make them log probabilities.
+
+        Returns:
+            (rows, steps) scores of the tokens of the answers.
+        """
+        stacked = torch.stack(scores, dim=1)  # (rows, steps, ids)
+        if normalize_logits:
+            stacked = stacked.log_softmax(-1)
+        if beam_indices is None:
+            beam_indices = torch.arange(len(sequences), device=sequences.device).unsqueeze(-1).expand(-1, len(scores))
+        is_over = beam_indices < 0
+        steps = torch.arange(int((~is_over).sum(-1).max()), device=sequences.device)
+        is_over, beams = is_over[:, : len(steps)], beam_indices[:, : len(steps)].clamp(min=0)
+        return stacked[beams, steps, sequences[:, -len(steps) :]].masked_fill(is_over, 0)
 
     def _check_slots(self, input_ids: Tensor, motion_values: Tensor, motion_mask: Tensor | None) -> None:
         """Raises a ValueError if the slots of a prompt cannot hold its motion."""

@@ -150,7 +150,10 @@ def _split_batch(motion) -> list:
 
 
 def _to_array(values, name: str) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has none
     try:
-        return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+        return np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} has lists of different lengths or types: {error}") from error

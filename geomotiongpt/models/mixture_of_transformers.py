@@ -361,7 +361,8 @@ class MixtureOfTransformersMixin:
         }
         make = {_FULL: create_causal_mask, _SLIDING: create_sliding_window_causal_mask}
         kinds = {_attention_kind(config, index) for index in range(len(self.layers))}
-        masks = {kind: make[kind](**facts) for kind in kinds}
+        made = attention_mask if isinstance(attention_mask, dict) else {}  # by `generate`, for a cache of fixed size
+        masks = {kind: made[kind] if kind in made else make[kind](**facts) for kind in kinds}
         flat = is_motion.flatten()
         text, motion = (~flat).nonzero().squeeze(-1), flat.nonzero().squeeze(-1)
         return Routing(

@@ -19,6 +19,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_causal_motion_codec import CausalMotionCodecConfig
+from .motion_mask import check_finite
 from .strict_loading import StrictLoadingMixin
 
 # The inputs that each convolution of a stream still needs, (batch, channels, number)
@@ -212,7 +213,7 @@ class CausalMotionStream:
             ValueError: for another width, values that are not finite, or another batch size than before.
         """
         _check_shape(self.name, values, self.network.input_conv.in_channels)
-        _check_finite(self.name, values)
+        check_finite(self.name, values)
         weight = self.network.output_conv.weight
         values = values.to(weight)
         if self.waiting is not None:
@@ -285,7 +286,7 @@ class CausalMotionCodec(StrictLoadingMixin, PreTrainedModel):
         unit = self.config.downsampling_factor
         _check_shape("motion_values", motion_values, self.config.num_features)
         mask = _check_mask("motion_mask", motion_mask, motion_values, unit)
-        _check_finite("motion_values", motion_values, mask)
+        check_finite("motion_values", motion_values, mask)
         number = mask.shape[1] // unit
         values = motion_values[:, : number * unit].masked_fill(~mask[:, : number * unit].unsqueeze(-1), 0)
         latent_mask = mask[:, unit - 1 : number * unit : unit]
@@ -305,7 +306,7 @@ class CausalMotionCodec(StrictLoadingMixin, PreTrainedModel):
         """
         _check_shape("latents", latents, self.config.latent_dim)
         mask = _check_mask("latent_mask", latent_mask, latents, 1)
-        _check_finite("latents", latents, mask)
+        check_finite("latents", latents, mask)
         values = self.decoder(latents.masked_fill(~mask.unsqueeze(-1), 0).to(self.dtype))
         motion_mask = mask.repeat_interleave(self.config.downsampling_factor, dim=1)
         return CausalMotionCodecDecoderOutput(
@@ -391,14 +392,3 @@ def _check_mask(name: str, mask: Tensor | None, values: Tensor, shortest: int) -
     if length < shortest:
         raise ValueError(f"{name}: the shortest of {shape[0]} rows has {length} valid entries; wanted {shortest}.")
     return mask
-
-
-def _check_finite(name: str, values: Tensor, mask: Tensor | None = None) -> None:
-    """Among valid entries: a NaN in a stream would stay in its contexts."""
-    if torch.compiler.is_compiling():
-        return
-    bad = ~values.isfinite().all(-1)
-    bad = bad if mask is None else bad & mask
-    if bad.any():
-        row, index = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name} has a NaN or infinite value, first in row {row} at {index}; leave it out.")

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .geometry import equal_clusters, geometric_loss, usage_statistics
+from .motion_mask import check_finite
 from .strict_loading import StrictLoadingMixin
 
 _USAGE_FLOOR = 1e-10
@@ -197,6 +198,9 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
     config_class = MotionTokenizerConfig
     base_model_prefix = "motion_tokenizer"
     main_input_name = "motion_values"
+    _supports_sdpa = True  # it has no attention: a language model that it is part of may have any
+    _supports_flash_attn = True
+    _supports_flex_attn = True
 
     code_clusters: Tensor | None  # (num_codes,) long, the cluster of each code; only for the constraint "cluster"
 
@@ -246,8 +250,8 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             motion_mask: (batch, frames) bool, True = valid, padding on the right; None when all frames are valid.
 
         Raises:
-            ValueError: for another width, another mask shape, padding that is not on the right, or fewer frames than
-                one code takes.
+            ValueError: for another width, another mask shape, padding that is not on the right, fewer frames than
+                one code takes, or a NaN or infinite value among the valid.
         """
         self._check_motion(motion_values, motion_mask)
         lengths = None if motion_mask is None else motion_mask.long().sum(-1)
@@ -386,6 +390,7 @@ class MotionTokenizer(StrictLoadingMixin, PreTrainedModel):
             )
         if motion_mask is not None:
             _check_right_padding("motion_mask", motion_mask.bool())
+        check_finite("motion_values", motion_values, motion_mask)
 
 
 def _check_right_padding(name: str, mask: Tensor) -> None:

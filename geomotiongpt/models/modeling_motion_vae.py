@@ -16,6 +16,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_motion_vae import MotionVAEConfig
+from .motion_mask import check_finite
 from .strict_loading import StrictLoadingMixin
 
 
@@ -165,7 +166,7 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
 
         Raises:
             ValueError: for another width, another mask shape, padding that is not on the right, a motion without
-                frames, or one of more than `config.max_frames`.
+                frames, one of more than `config.max_frames`, or a NaN or infinite value among the valid.
         """
         mask = self._check_motion(motion_values, motion_mask)
         frames = self.frame_embedding(motion_values.to(self.dtype).masked_fill(~mask.unsqueeze(-1), 0))
@@ -271,6 +272,7 @@ class MotionVAE(StrictLoadingMixin, PreTrainedModel):
                 f"motions have {int(lengths.min())} to {mask.shape[1]} frames; this motion VAE encodes 1 to "
                 f"{self.config.max_frames}."
             )
+        check_finite("motion_values", motion_values, mask)
         return mask
 
 

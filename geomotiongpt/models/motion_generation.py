@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .modeling_motion_tokenizer import MotionTokenizer
+from .motion_lengths import as_numbers, share_tokens
 from .motion_mask import find_gap
 from .processing_geomotiongpt import GeoMotionGPTProcessor
 from .task_prompts import MotionTaskExample, get_task
@@ -117,6 +118,7 @@ class MotionStreamer(BaseStreamer):
     (`receptive_codes`: 22 for the small recipes, 25 at the paper's size, where no motion of HumanML3D is longer).
     Fewer give frames earlier, and others: with 8 the joints were 2 to 10 mm off, with 4 it was 6 to 25 mm. Frames are
     pieces (frames, num_features), normalised as the model's are. A streamer can be used again when a motion has ended.
+    Where making the motion fails, the iteration raises a RuntimeError.
 
     Args:
         model: a language model with a motion tokenizer inside.
@@ -135,7 +137,7 @@ class MotionStreamer(BaseStreamer):
         self.lookahead = self.reach if lookahead is None else lookahead
         self.timeout = timeout
         self._first_code_id = model.config.first_motion_token_id
-        self._frames: Queue[Tensor | None] = Queue()
+        self._frames: Queue[Tensor | BaseException | None] = Queue()
         self._begin()
 
     def _begin(self) -> None:
@@ -166,6 +168,11 @@ class MotionStreamer(BaseStreamer):
             self._frames.put(None)
             self._begin()
 
+    def fail(self, error: BaseException) -> None:
+        """Nothing more comes, because of an error: the reader is told."""
+        self._frames.put(error)
+        self._begin()
+
     @torch.no_grad()
     def _decode(self, num_codes: int) -> None:
         if num_codes <= self._num_decoded:
@@ -181,6 +188,8 @@ class MotionStreamer(BaseStreamer):
 
     def __iter__(self) -> Iterator[Tensor]:
         while (frames := self._frames.get(timeout=self.timeout)) is not None:
+            if isinstance(frames, BaseException):
+                raise RuntimeError(f"the motion was not made to its end: {frames}") from frames
             yield frames
 
 
@@ -276,13 +285,16 @@ class MotionGenerationMixin:
                 gap; frames after the last True belong to no motion.
             task: see above.
             num_frames: length of the motions, given frames included (one number, or one for each); of several captions
-                in sequence, the length of each. None: the model decides. The gap of "motion-in-between" has its own.
+                in sequence, the length of each (one number, or a list for each motion). None: the model decides. The
+                gap of "motion-in-between" has its own, rounded to whole codes.
             num_samples: motions for each row; they stand next to each other.
             num_context_codes: last codes of what there is that the prompt of the next caption begins with.
             processor: of the model; by default the one saved beside it.
             generator: seeds the sampling; one draw is taken from it.
             streamer: for one motion at a time, a `MotionStreamer` for example.
-            **kwargs: for `generate` (`do_sample`, `temperature`, `top_p`, `num_beams`, ...).
+            **kwargs: for `generate` (`do_sample`, `temperature`, `top_p`, `num_beams`, ...). Without `do_sample=True`,
+                here or in the model's generation configuration, the likeliest codes are taken; with it `top_k` is 0,
+                all of them, unless it is given.
 
         Returns:
             the motions: number of rows times `num_samples`.
@@ -297,16 +309,32 @@ class MotionGenerationMixin:
                 raise ValueError(f"generate_motion sets {taken[0]} itself; use `{_OWN_OPTIONS[taken[0]]}`.")
             if idle := [name for name in _OF_LATENTS if name in kwargs]:
                 raise ValueError(f"{idle[0]}: no effect where motion is tokens; use `temperature`, `top_p`.")
-            if num_samples < 1:
-                raise ValueError(f"num_samples is {num_samples}; make at least 1.")
+            kwargs = self._sampling(num_samples, kwargs)
             processor = processor or self._load_processor()
             motions = self._motions_to_make(processor, text, motion_values, motion_mask, task, num_frames)
             motions = [replace(motion, codes=[*motion.codes]) for motion in motions for _ in range(num_samples)]
             self._make(motions, processor, task, num_context_codes, generator, streamer, kwargs)
-        finally:  # whoever reads the stream must not wait for ever
-            if streamer is not None:
+        except BaseException as error:  # whoever reads the stream must not wait for ever
+            if isinstance(streamer, MotionStreamer):
+                streamer.fail(error)
+            elif streamer is not None:
                 streamer.end()
+            raise
+        if streamer is not None:
+            streamer.end()
         return self._decode_motions(motions)
+
+    def _sampling(self, num_samples: int, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of `generate`: all codes are drawn from, where transformers would take the 50 likeliest."""
+        is_drawn = options.get("do_sample", self.generation_config.do_sample)  # type: ignore[attr-defined]
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; make at least 1.")
+        if num_samples > 1 and not is_drawn:
+            raise ValueError(
+                f"num_samples is {num_samples}, but without sampling all motions of a row are the same: give "
+                "do_sample=True, or make 1."
+            )
+        return {"top_k": 0, **options} if is_drawn else options
 
     def _make(self, motions, processor, task, num_context_codes, generator, streamer, kwargs) -> None:
         """Codes of all motions, one caption after another."""
@@ -399,7 +427,8 @@ class MotionGenerationMixin:
         return min(room, self.config.max_motion_codes or room)
 
     def _motions_to_make(self, processor, text, motion_values, motion_mask, task, num_frames) -> list[_Motion]:
-        captions = _sequences(text)
+        captions, num_frames = _sequences(text), as_numbers(num_frames)
+        factor = self.motion_tokenizer.config.downsampling_factor
         _check_task_inputs(task, captions, motion_values, motion_mask, num_frames)
         if task == "motion-in-between":
             return self._gaps_to_fill(motion_values, motion_mask)
@@ -415,12 +444,12 @@ class MotionGenerationMixin:
             says = captions[row] if captions is not None else [None]
             frames = num_frames if lengths is None else lengths[row]
             begun = [] if given is None else given[row]
-            num_codes = processor.frames_to_codes(frames)
-            if num_codes is not None and num_codes <= len(begun):
-                frames_given = len(begun) * self.motion_tokenizer.config.downsampling_factor
-                raise ValueError(f"motion {row}: {frames} frames are asked for, but {frames_given} are given already.")
-            total = None if frames is None else frames * len(says)
-            motions.append(_Motion(list(says), [num_codes] * len(says), list(begun), num_frames=total))
+            num_codes, total = share_tokens(row, frames, len(says), factor)
+            if num_codes[0] is not None and num_codes[0] <= len(begun):
+                raise ValueError(
+                    f"motion {row}: {frames} frames are asked for, but {len(begun) * factor} are given already."
+                )
+            motions.append(_Motion(list(says), num_codes, list(begun), num_frames=total))
         return motions
 
     def _given_codes(self, motion_values: Tensor, motion_mask: Tensor | None) -> list[list[int]]:
@@ -432,19 +461,20 @@ class MotionGenerationMixin:
         return rows
 
     def _gaps_to_fill(self, motion_values: Tensor, motion_mask: Tensor) -> list[_Motion]:
-        """Both parts are encoded from their first frame on; the gap takes what is left of the whole."""
+        """The start is encoded from its first frame on, the end up to its last, and the gap takes whole codes too."""
         factor = self.motion_tokenizer.config.downsampling_factor
         motions = []
         for row, (values, mask) in enumerate(zip(motion_values, motion_mask.bool(), strict=True)):
             first, second, stop = find_gap(row, mask)
             if min(first, stop - second) < factor:
                 raise ValueError(f"row {row}: a given part is shorter than the {factor} frames of one code.")
+            second += (stop - second) % factor  # whole codes, the last frame included
             parts = values[None, :first], values[None, second:stop]
             start, end = (cast(Tensor, self.motion_tokenizer.encode(part).motion_codes)[0].tolist() for part in parts)
-            num_codes = stop // factor - len(end)
-            if num_codes <= len(start):
+            gap = second - len(start) * factor
+            if gap < factor:
                 raise ValueError(f"row {row}: the gap is shorter than the {factor} frames of one code.")
-            motions.append(_Motion([None], [num_codes], start, end))
+            motions.append(_Motion([None], [len(start) + round(gap / factor)], start, end))
         return motions
 
     def _decode_motions(self, motions: Sequence[_Motion]) -> MotionGenerationOutput:
@@ -494,6 +524,11 @@ def _check_task_inputs(task: str, captions, motion_values, motion_mask, num_fram
         raise ValueError(f"{task!r} goes on from a motion: give `motion_values`.")
     if task == "motion-in-between" and motion_mask is None:
         raise ValueError("motion-in-between: give `motion_mask`, False in the gap to be filled.")
+    if motion_mask is not None and motion_values is not None and motion_mask.shape != motion_values.shape[:2]:
+        raise ValueError(
+            f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, "
+            f"{tuple(motion_values.shape[:2])}."
+        )
     if task == "motion-in-between" and num_frames is not None:
         raise ValueError("motion-in-between: the gap in `motion_mask` says how long the motion is, not `num_frames`.")
     if task == "unconditional" and motion_values is not None:

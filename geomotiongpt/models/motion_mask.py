@@ -1,4 +1,4 @@
-"""Where the frames that are given of a motion stand."""
+"""Which frames of a motion count, and what they may hold."""
 
 import torch
 from torch import Tensor
@@ -22,3 +22,23 @@ def find_gap(row: int, mask: Tensor) -> tuple[int, int, int]:
         raise ValueError(f"row {row} of motion_mask must have given frames, a gap and given frames.")
     first, second, stop = (change + 1 for change in [*changes, len(mask) - 1][:3])
     return first, second, stop
+
+
+def check_finite(name: str, values: Tensor, mask: Tensor | None = None) -> None:
+    """Refuses what no model can read; nothing is looked at in a compiled graph.
+
+    Args:
+        name: of the values, for errors.
+        values: (batch, frames, width).
+        mask: (batch, frames), which of them are valid; None: all.
+
+    Raises:
+        ValueError: for a NaN or infinite value among the valid.
+    """
+    if torch.compiler.is_compiling():
+        return
+    bad = ~values.isfinite().all(-1)
+    bad = bad if mask is None else bad & mask.bool()
+    if bad.any():
+        row, index = bad.nonzero()[0].tolist()
+        raise ValueError(f"{name} has a NaN or infinite value, first in row {row} at {index}; leave it out.")

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
 from torch import Tensor
 
+from .motion_lengths import as_numbers, share_tokens
 from .motion_mask import find_gap
 from .processing_llamo import LLaMoProcessor
 from .task_prompts import TASKS, get_task
-
-_MOST_FRAMES = 100_000  # an hour and more
 
 
 @dataclass
@@ -66,8 +64,7 @@ def read_requests(
     if trained_tasks is not None and task not in trained_tasks:
         raise ValueError(f"the model was trained on {', '.join(trained_tasks)}, not on {task}.")
     captions = _read_captions(task, text)
-    if isinstance(num_frames, np.ndarray | Tensor):
-        num_frames = num_frames.tolist()
+    num_frames = as_numbers(num_frames)
     _check_given(task, motion_values, motion_mask)
     count = len(captions) if captions else 1 if motion_values is None else len(motion_values)
     if motion_values is None and captions is None and isinstance(num_frames, Sequence):
@@ -112,15 +109,9 @@ def _check_given(task: str, motion_values: Tensor | None, motion_mask: Tensor | 
 
 
 def _read_lengths(processor: LLaMoProcessor, row: int, captions: list[str | None], num_frames) -> MotionRequest:
-    asked = num_frames if isinstance(num_frames, Sequence) else [num_frames] * len(captions)
-    if len(asked) != len(captions):
-        raise ValueError(f"{len(asked)} lengths for {len(captions)} captions; give one for each.")
-    for frames in asked:
-        is_number = isinstance(frames, int | np.integer) and not isinstance(frames, bool)
-        if frames is not None and not (is_number and 1 <= frames <= _MOST_FRAMES):
-            raise ValueError(f"motion {row}: {frames} frames are asked for; ask for 1 to {_MOST_FRAMES}.")
-    whole = None if None in asked else sum(asked)
-    return MotionRequest(captions, _share_latents(asked, processor), num_frames=whole)
+    unit = processor.feature_extractor.downsampling_factor
+    sizes, whole = share_tokens(row, num_frames, len(captions), unit)
+    return MotionRequest(captions, sizes, num_frames=whole)
 
 
 def _read_given(row: int, motion: MotionRequest, values: Tensor, mask: Tensor | None, task: str, unit: int) -> None:
@@ -152,20 +143,6 @@ def _read_given(row: int, motion: MotionRequest, values: Tensor, mask: Tensor | 
         raise ValueError(
             f"motion {row}: {motion.num_frames} frames are asked for, but {len(start)} are given already."
         )
-
-
-def _share_latents(lengths: Sequence[int | None], processor: LLaMoProcessor) -> list[int | None]:
-    """Latents of captions in sequence: a caption begins in the latent in which the one before ends, or after it."""
-    sizes: list[int | None] = []
-    frames, made = 0, 0
-    for length in lengths:
-        if length is None:
-            sizes.append(None)
-            continue
-        frames += length
-        sizes.append(max(1, cast(int, processor.frames_to_codes(frames)) - made))
-        made += cast(int, sizes[-1])
-    return sizes
 
 
 def _read_captions(task: str, text) -> list[list[str | None]] | None:

@@ -62,10 +62,12 @@ def caption_segments(
 
     Raises:
         ValueError: for a motion that cannot be used, a window that the model cannot see, a stride beyond the window,
-            or a batch size below 1.
+            a batch size below 1, or several captions of each window.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; caption at least 1 window at a time.")
+    if generate_kwargs.get("num_return_sequences") not in (None, 1):
+        raise ValueError("num_return_sequences: a segment has one caption; leave it out.")
     facts = get_motion_representation(processor.feature_extractor.representation)
     array, num_rows = processor.feature_extractor.check(motion, name)
     frames = window_frames(model, processor, window, generate_kwargs)

@@ -30,7 +30,7 @@ from .motion_projections import (
     make_projection,
 )
 from .saving import save_with_parts
-from .strict_loading import StrictLoadingMixin
+from .strict_loading import StrictLoadingMixin, refuse_offloaded
 from .task_prompts import LONGEST_TEXT
 
 FREE_ROWS_STARTS = ("projected", "random")
@@ -102,9 +102,14 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """As in `PreTrainedModel`; what training must not change is frozen again (loading makes all trainable)."""
+        """As in `PreTrainedModel`; what training must not change is frozen again (loading makes all trainable).
+
+        Raises:
+            ValueError: as `StrictLoadingMixin`, or if a `device_map` offloads more than the layers of the base model.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        refuse_offloaded(model, model.base_model_prefix)
         model._freeze()
         return loaded
 
@@ -170,6 +175,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             orthonormality_weight=orthonormality_weight,
             freeze_text_embeddings=freeze_text_embeddings,
         )
+        config._attn_implementation = base.config._attn_implementation
         model = cls(config)
         model.base_model.load_state_dict(base.base_model.state_dict())
         model.lm_head.load_state_dict(base.lm_head.state_dict())
@@ -461,6 +467,14 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             attentions=outputs.attentions,
         )
 
+    def _check_no_placeholder(self, input_ids: Tensor) -> None:
+        """A placeholder without its motion would be read like a word; training does so, to hide a code."""
+        if bool((input_ids == self.config.motion_placeholder_token_id).any()):
+            raise ValueError(
+                "input_ids have placeholders of a motion, but there is none: give `motion_values` and `motion_mask` "
+                "as the processor made them, `model.generate(**inputs)`."
+            )
+
     def _score(self, hidden_states: Tensor, motion_vocabulary: Tensor) -> Tensor:
         """Logits over the joint vocabulary; of text and motion, the smaller things are put side by side."""
         if hidden_states.shape[:-1].numel() < hidden_states.shape[-1]:  # decoding: few positions
@@ -509,22 +523,35 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
                 positions that are left, up to `LONGEST_TEXT`.
 
         Raises:
-            ValueError: if prompt and `max_new_tokens` are more than the model has positions.
+            ValueError: without a prompt as ids, if prompt and answer may be more than the model has positions, or for
+                placeholders without a motion.
         """
         input_ids = kwargs.pop("input_ids", inputs)
+        if input_ids is None and constrained:
+            raise ValueError(
+                "give `input_ids`: a prompt, as the processor makes it. Embeddings alone do not say what is motion; "
+                "they need `constrained=False`."
+            )
+        width = 0 if input_ids is None else input_ids.shape[1]
         defaults = kwargs.get("generation_config") or self.generation_config
         new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
-        if new_tokens is None and (kwargs.get("max_length") or defaults.max_length) is None and input_ids is not None:
-            room = self.config.max_position_embeddings - input_ids.shape[1]
+        longest = kwargs.get("max_length") or defaults.max_length
+        if kwargs.get("max_length") is not None and "max_new_tokens" not in kwargs:
+            new_tokens = kwargs["max_new_tokens"] = None  # who says one does not mean the other's default
+        if new_tokens is None and longest is None:
+            room = self.config.max_position_embeddings - width
             new_tokens = kwargs["max_new_tokens"] = max(1, min(room, LONGEST_TEXT))
-        if input_ids is not None and input_ids.shape[1] + (new_tokens or 0) > self.config.max_position_embeddings:
+        length = max(width, longest or 0) if new_tokens is None else width + new_tokens
+        if length > self.config.max_position_embeddings:
             raise ValueError(
-                f"a prompt of {input_ids.shape[1]} tokens and {new_tokens} new ones do not fit into the "
+                f"a prompt of {width} tokens and its answer take up to {length} of the "
                 f"{self.config.max_position_embeddings} positions of the language model: cut the motion or ask for "
                 "fewer tokens."
             )
         if motion_values is not None:
             input_ids = self.encode_motion(input_ids, motion_values, motion_mask)
+        elif input_ids is not None:
+            self._check_no_placeholder(input_ids)
         if constrained:
             kwargs["logits_processor"] = [*self.constraints(), *(kwargs.get("logits_processor") or [])]
         return super().generate(input_ids, **kwargs)

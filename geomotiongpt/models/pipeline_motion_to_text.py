@@ -39,8 +39,8 @@ class MotionToTextPipeline(MotionPipeline):
 
     A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3), or such an array with the
     name that errors shall call it by, `{"motion": array, "name": name}`; lists give lists, and `batch_size=` runs them
-    in batches. The result of each is `{"generated_text": caption}`. Arguments of `generate`
-    (`max_new_tokens`, `num_beams`, ...) are passed on.
+    in batches. The result of each is `{"generated_text": caption}`, or a list of such with `num_return_sequences`.
+    Arguments of `generate` (`max_new_tokens`, `num_beams`, ...) are passed on.
 
     With `segments=True` a motion may be of any length, and the result is `{"segments": [{"start", "end", "caption"},
     ...]}`, in seconds: what each part of it shows, see `caption_segments`.
@@ -96,12 +96,15 @@ class MotionToTextPipeline(MotionPipeline):
         inputs = self.processor(motion=clips, names=names, task="motion-to-text").to(self.device)
         generated = self.model.generate(**inputs, **generate_kwargs)
         texts = self.processor.post_process_text(generated, inputs["input_ids"].shape[1])
-        return {"generated_text": texts}
+        several = len(texts) // len(clips)
+        return {"generated_text": [texts[first : first + several] for first in range(0, len(texts), several)]}
 
     def postprocess(self, model_outputs: dict[str, list]) -> dict[str, str] | list[dict[str, str]]:
-        """One caption."""
+        """One caption, or a list of them where several were asked for."""
         texts = model_outputs["generated_text"]
-        return {"generated_text": texts if isinstance(texts, str) else texts[0]}
+        texts = texts[0] if isinstance(texts[0], list) else texts  # not taken out of a batch
+        captions = [{"generated_text": text} for text in texts]
+        return captions[0] if len(captions) == 1 else captions
 
 
 def read_motion(path: Path, *, mapped: bool = False) -> np.ndarray:

@@ -233,7 +233,7 @@ class GeoMotionGPTProcessor(MotionLanguageProcessor):
                 texts.append(" " + str(example.text).strip())
             else:
                 texts.append(" " + state_duration(self.codes_to_seconds(len(example.motion_codes))))
-        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded = self._encode_words([[text] for text in texts])
         answers = []
         for example, ids in zip(examples, encoded, strict=True):
             if get_task(example.task).answer == "motion":

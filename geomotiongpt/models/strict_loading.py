@@ -27,3 +27,22 @@ class StrictLoadingMixin:
                 f"({'; '.join(problems)}). Is it a checkpoint of another model, or was it saved incompletely?"
             )
         return (model, info) if output_loading_info else model
+
+
+def refuse_offloaded(model, base: str) -> None:
+    """The parts of motion are small, and are read past the hooks that would bring offloaded weights back.
+
+    Args:
+        model: as it was loaded.
+        base: name of its part that may be offloaded.
+
+    Raises:
+        ValueError: if another part has weights that are not in memory.
+    """
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    gone = sorted({name.partition(".")[0] for name, tensor in tensors if tensor.is_meta} - {base})
+    if gone:
+        raise ValueError(
+            f"device_map offloads {', '.join(gone)}; only {base!r} can be. Load without device_map, or with one that "
+            "keeps them in memory."
+        )

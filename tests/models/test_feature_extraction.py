@@ -249,3 +249,11 @@ def test_the_shortest_clips_that_make_one_code_are_taken():
 def test_one_name_a_clip_is_wanted():
     with pytest.raises(ValueError):
         MotionFeatureExtractor()([make_features(8)], names=["a", "b"])
+
+
+def test_a_tensor_in_bfloat16_is_read(tiny_feature_extractor, clips):
+    motion = torch.from_numpy(clips[0]).bfloat16()
+    inputs = tiny_feature_extractor(motion)["motion_values"]
+    assert torch.equal(
+        torch.as_tensor(inputs), torch.as_tensor(tiny_feature_extractor(motion.float())["motion_values"])
+    )

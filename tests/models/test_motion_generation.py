@@ -15,6 +15,7 @@ from geomotiongpt.models.motion_generation import (
     MotionVocabularyLogitsProcessor,
     receptive_codes,
 )
+from geomotiongpt.models.motion_lengths import share_tokens
 
 TEXTS = ["a person walks forward", "someone jumps", "the figure turns around"]
 FACTOR = 8
@@ -194,6 +195,7 @@ def test_in_between_keeps_both_ends_and_fills_the_gap(model, tiny_processor):
     encode = model.motion_tokenizer.encode
     for row, (start, stop, end) in enumerate([(17, 56, 80), (8, 44, 64)]):
         first = encode(values[row : row + 1, :start]).motion_codes[0].tolist()
+        stop += (end - stop) % FACTOR  # whole codes up to the last frame
         last = encode(values[row : row + 1, stop:end]).motion_codes[0].tolist()
         codes = codes_of(output)[row]
         assert codes[: len(first)] == first and codes[-len(last) :] == last and len(codes) == end // FACTOR
@@ -265,6 +267,43 @@ def test_captions_in_sequence_take_over_from_each_other(model, tiny_processor):
     ]
 
 
+def test_captions_in_sequence_have_the_lengths_asked_for(model, tiny_processor):
+    """Lengths of one and a half codes add up: rounded up one by one, the last caption would pay for the others."""
+    assert share_tokens(0, 41, 10, FACTOR) == ([6, 5, 5, 5, 5, 5, 5, 5, 6, 5], 410)
+    assert share_tokens(0, [12, None, 2], 3, FACTOR) == ([2, None, 1], None)
+    recorder = PromptRecorder(model.config.pad_token_id)
+    options = {"processor": tiny_processor, "num_context_codes": 1, "logits_processor": [recorder]}
+    made = model.generate_motion([TEXTS, TEXTS], num_frames=[[12] * 3, [12, 20, 4]], **options)
+    assert made.motion_mask.sum(-1).tolist() == [36, 36] and list(map(len, codes_of(made))) == [5, 5]
+    texts = prompts_of(recorder, tiny_processor)
+    stated = [float(text.split("seconds")[0].split()[-1]) for text in texts]
+    assert stated == [0.8, 0.8, 0.8, 1.2, 1.2, 0.8], "with the one code that the prompt begins with"
+    whole = model.generate_motion(TEXTS[:2], num_frames=torch.tensor([12, 20]), processor=tiny_processor)
+    assert whole.motion_mask.sum(-1).tolist() == [12, 20]
+
+
+def test_sampling_draws_from_all_codes(model, tiny_processor, monkeypatch):
+    """Where transformers would draw from the fifty likeliest."""
+    asked, generate = [], model.generate
+    monkeypatch.setattr(model, "generate", lambda **options: asked.append(options.get("top_k")) or generate(**options))
+    for options in ({"do_sample": True}, {"do_sample": True, "top_k": 3}, {}):
+        model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor, **options)
+    assert asked == [0, 3, None]
+
+
+def test_in_between_of_broken_codes_keeps_the_end_to_its_last_frame(model, tiny_processor):
+    """47 frames with a gap of 15: the gap takes the nearest number of codes, and the last frames are not lost."""
+    values = torch.randn(1, 47, 263)
+    mask = gap(47, 16, 31)[None]
+    made = model.generate_motion(
+        motion_values=values, motion_mask=mask, task="motion-in-between", processor=tiny_processor
+    )
+    encode = model.motion_tokenizer.encode
+    first, last = encode(values[:, :16]).motion_codes[0].tolist(), encode(values[:, 31:47]).motion_codes[0].tolist()
+    codes = codes_of(made)[0]
+    assert len(codes) == 6 and codes[:2] == first and codes[-2:] == last
+
+
 def test_text_to_motion_may_begin_with_given_motion(model, tiny_processor):
     values = torch.randn(1, 24, 263)
     recorder = PromptRecorder(model.config.pad_token_id)
@@ -321,7 +360,8 @@ def test_a_stream_ends_when_generation_fails(model, tiny_processor):
         streamer = MotionStreamer(model, timeout=5)
         with pytest.raises(Exception):  # noqa: B017 whatever it is
             model.generate_motion(TEXTS[0], processor=tiny_processor, streamer=streamer, **options)
-        assert list(streamer) == []
+        with pytest.raises(RuntimeError, match="the motion was not made to its end: ."):
+            list(streamer)
 
 
 def test_generate_itself_streams(model, tiny_processor):
@@ -373,7 +413,10 @@ def test_requests_that_cannot_be_met_say_why(model, tiny_processor):
     refused("2 and 3 captions, motions or lengths", TEXTS[:2], num_frames=[8, 8, 8])
     refused("3 and 1 captions, motions or lengths", TEXTS, motion_values=values)
     refused("40 frames are asked for, but 40 are given", TEXTS[0], motion_values=values, num_frames=40)
-    refused("num_frames is -3", TEXTS[0], num_frames=-3)
+    refused("motion 0: -3 frames are asked for", TEXTS[0], num_frames=-3)
+    refused("motion 0: 60.0 frames are asked for", TEXTS[0], num_frames=60.0)
+    refused("2 lengths for 3 captions", [TEXTS], num_frames=[[8, 8]])
+    refused("num_samples is 3, but without sampling", TEXTS[0], num_samples=3)
     between = {"task": "motion-in-between", "motion_values": values}
     refused("given frames, a gap and given frames", **between, motion_mask=mask | True)
     refused("not `num_frames`", **between, motion_mask=mask, num_frames=50)
@@ -381,6 +424,7 @@ def test_requests_that_cannot_be_met_say_why(model, tiny_processor):
     refused("shorter than the 8 frames of one code", **between, motion_mask=short)
     small = gap(39, 16, 17, padding=1)[None]
     refused("the gap is shorter", **between, motion_mask=small)
+    refused(r"motion_mask has the shape \(1, 60\); wanted", **between, motion_mask=gap(60, 16, 24)[None])
     refused("leaves no room for a motion: shorten", "walks " * 105)
     refused("sets max_new_tokens itself; use `num_frames`", TEXTS, max_new_tokens=20)
     refused("sets num_return_sequences itself; use `num_samples`", TEXTS, num_return_sequences=2)

@@ -411,6 +411,17 @@ def test_motion_of_the_wrong_form_is_refused(model, values, mask, message):
             call(values, mask)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_unless_it_is_padding(model, value):
+    """The largest of logits that are no numbers is code 0: a caption of nothing."""
+    values = torch.randn(2, 40, 263)
+    values[1, 30, 5] = value
+    with pytest.raises(ValueError, match="motion_values has a NaN or infinite value, first in row 1 at 30"):
+        model.encode(values)
+    mask = torch.arange(40) < torch.tensor([[40], [24]])
+    assert torch.equal(model.encode(values, mask).motion_codes[1, :3], model.encode(values[1:, :24]).motion_codes[0])
+
+
 def padding_of_row(frames):
     """Two rows of 16; the first is padded on the right, the second is valid in the given frames."""
     mask = torch.zeros(2, 16, dtype=torch.bool)

@@ -293,8 +293,13 @@ def masked(frames, num_frames=16):
         (torch.zeros(2, 16, 263), masked([]), "motions have 0 to 16 frames; this motion VAE encodes 1 to 118"),
         (torch.zeros(1, 0, 263), None, "motions have 0 to 0 frames; this motion VAE encodes 1 to 118"),
         (torch.zeros(1, 119, 263), None, "motions have 119 to 119 frames; this motion VAE encodes 1 to 118"),
+        (
+            torch.full((2, 16, 263), math.nan),
+            masked([0], 16),
+            "motion_values has a NaN or infinite value, first in row",
+        ),
     ],
-    ids=["width", "no batch", "mask length", "mask batch", "left", "gap", "no frames", "nothing", "too long"],
+    ids=["width", "no batch", "mask length", "mask batch", "left", "gap", "no frames", "nothing", "too long", "NaN"],
 )
 def test_motion_of_the_wrong_form_is_refused(model, values, mask, message):
     for call in (model.encode, model):

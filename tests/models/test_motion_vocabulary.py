@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -426,6 +427,55 @@ def test_contradictory_inputs_are_refused(join, batch):
             model(**inputs)
     with pytest.raises(ValueError, match="give `input_ids`, not `inputs_embeds`"):
         model(inputs_embeds=embeddings, motion_values=batch["motion_values"])
+
+
+def test_placeholders_without_their_motion_are_refused(join, batch):
+    """They would be read like words: the same caption for every motion."""
+    prompt = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="placeholders of a motion, but there is none: give `motion_values`"):
+        join().generate(**prompt)
+
+
+def test_prompts_that_cannot_be_answered_are_refused(join, batch):
+    model = join()
+    with pytest.raises(ValueError, match="take up to 1000 of the 128 positions"):
+        model.generate(**batch, max_length=1000)
+    embeddings = torch.zeros(3, 4, 48)
+    with pytest.raises(ValueError, match="Embeddings alone do not say what is motion"):
+        model.generate(inputs_embeds=embeddings)
+    assert model.generate(inputs_embeds=embeddings, constrained=False, max_new_tokens=2).shape == (3, 2)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_as_asked_for_or_the_base_s(
+    tiny_language_model, tiny_tokenizer_model, batch, tmp_path, attention
+):
+    base = copy.deepcopy(tiny_language_model)
+    base.set_attn_implementation(attention)
+    model = GeoMotionGPTForCausalLM.from_components(base, tiny_tokenizer_model).eval()
+    assert model.config._attn_implementation == attention
+    model.save_pretrained(tmp_path)
+    loaded = GeoMotionGPTForCausalLM.from_pretrained(tmp_path, attn_implementation=attention)
+    assert loaded.config._attn_implementation == attention
+    wanted = model(**batch).logits
+    for other in ("eager", "sdpa"):
+        loaded.set_attn_implementation(other)
+        torch.testing.assert_close(loaded(**batch).logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_only_layers_of_the_base_are_offloaded(join, batch, tmp_path):
+    """Parts of motion are read directly: from the disk they would be no numbers."""
+    model = join()
+    model.save_pretrained(tmp_path / "model")
+    load = partial(GeoMotionGPTForCausalLM.from_pretrained, tmp_path / "model", offload_folder=tmp_path / "offloaded")
+    with pytest.raises(ValueError, match="device_map offloads .*motion_tokenizer; only 'transformer' can be"):
+        load(device_map="auto", max_memory={"cpu": 3 * model.get_memory_footprint() // 4})
+    cpu = {f"transformer.{name}": "cpu" for name in ("wte", "wpe", "drop", "ln_f")}
+    cpu |= {name: "cpu" for name, _ in (*model.named_children(), *model.named_buffers(recurse=False))}
+    del cpu["transformer"]
+    layers = load(device_map={**cpu, "transformer.h": "disk"})
+    assert next(layers.transformer.h.parameters()).is_meta
+    torch.testing.assert_close(layers(**batch).logits, model(**batch).logits)
 
 
 def test_placeholders_in_the_labels_become_the_codes_in_their_places(join, batch):

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -94,6 +95,62 @@ def test_an_answer_of_which_nothing_is_said_takes_what_is_left(model, prompts, l
 def test_generation_with_a_cache_equals_generation_without(model, padded, options):
     wanted = generate(model, padded, **{**options, "use_cache": False, "cache_implementation": None})
     assert torch.equal(generate(model, padded, **options), wanted)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "smollm3"])
+def test_a_cache_of_fixed_size_on_bases_that_name_their_kinds_of_layers(make_motiongpt3, padded, kind):
+    model = make_motiongpt3(kind)
+    wanted = generate(model, padded)
+    assert torch.equal(generate(model, padded, cache_implementation="static"), wanted)
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_scores_of_an_answer_are_those_of_its_tokens(model, prompts, num_beams):
+    """Over all ids: with those of the base alone every beam but the first would get the scores of other tokens."""
+    made = model.generate(
+        **prompts,
+        do_sample=False,
+        num_beams=num_beams,
+        max_new_tokens=6,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
+    )
+    width, beams = prompts["input_ids"].shape[1], getattr(made, "beam_indices", None)
+    scores = model.compute_transition_scores(made.sequences, made.scores, beams)
+    if beams is not None:
+        lengths = (scores < 0).sum(1)
+        torch.testing.assert_close(scores.sum(1) / lengths, made.sequences_scores)
+        return
+    normalised = model.compute_transition_scores(made.sequences, made.scores, normalize_logits=True)
+    for step, logits in enumerate(made.logits):
+        said, rows = made.sequences[:, width + step], torch.arange(len(logits))
+        text = logits.log_softmax(-1)[:, : model.config.text_vocab_size]
+        wanted = text.log_softmax(-1)[rows, said]
+        is_text = said < model.config.text_vocab_size
+        torch.testing.assert_close(normalised[is_text, step], wanted[is_text])
+
+
+def test_an_answer_ends_at_a_word(model, prompts, motiongpt3_processor):
+    tokenizer = motiongpt3_processor.tokenizer
+    free = generate(model, prompts)[0]
+    word = tokenizer.decode(free[2:3])
+    first = {**prompts, "input_ids": prompts["input_ids"][:1], "attention_mask": prompts["attention_mask"][:1]}
+    first |= {name: prompts[name][:1] for name in ("motion_values", "motion_mask")}
+    made = model.generate(**first, do_sample=False, max_new_tokens=8, stop_strings=[word], tokenizer=tokenizer)
+    assert word in tokenizer.decode(made[0, prompts["input_ids"].shape[1] :]) and made.shape[1] < 8 + len(
+        first["input_ids"][0]
+    )
+
+
+def test_only_the_base_is_offloaded(model, prompts, motiongpt3_folder, tmp_path):
+    load = partial(MotionGPT3ForCausalLM.from_pretrained, motiongpt3_folder, offload_folder=tmp_path)
+    with pytest.raises(ValueError, match="device_map offloads .*motion_vae; only 'language_model' can be"):
+        load(device_map="auto", max_memory={"cpu": 3 * model.get_memory_footprint() // 4})
+    cpu = {name: "cpu" for name, _ in (*model.named_children(), *model.named_buffers(recurse=False))}
+    base = load(device_map={**cpu, "language_model": "disk"})
+    assert next(base.language_model.parameters()).is_meta
+    assert torch.equal(generate(base, prompts), generate(model, prompts))
 
 
 def test_captions_of_motions_are_those_of_their_latents(model, prompts):

@@ -64,6 +64,17 @@ def test_generation_arguments_are_passed_on(describe, clips, tiny_model, tiny_pr
     assert describe(clips[0], max_new_tokens=5, num_beams=3, do_sample=False) == {"generated_text": text}
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_several_captions_stay_with_their_motion(describe, clips, batch_size):
+    options = {**GENERATION, "num_beams": 3, "num_return_sequences": 3}
+    results = describe(clips, batch_size=batch_size, **options)
+    assert results == [describe(clip, **options) for clip in clips]
+    best = describe(clips, **GENERATION, num_beams=3)
+    assert [candidates[0] for candidates in results] == best and all(len(candidates) == 3 for candidates in results)
+    with pytest.raises(ValueError, match="num_return_sequences: a segment has one caption"):
+        describe(clips[0], segments=True, **options)
+
+
 def test_unreadable_files_are_named(describe, files, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npy: no such motion file"):
         describe(str(tmp_path / "nowhere.npy"))

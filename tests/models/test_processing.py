@@ -307,3 +307,13 @@ def test_a_number_is_one_token_of_a_text_tokenizer_that_knows_it():
         ids = tokenizer(text).input_ids
         assert sum(token in ("7.4", "0.2") for token in tokenizer.convert_ids_to_tokens(ids)) == tokens
         assert tokenizer.decode(ids) == text
+
+
+def test_an_answer_that_spells_a_motion_token_is_words(tiny_processor, clips):
+    """A marker among the labels would end the answer, or be one that is never to be said."""
+    tokenizer = tiny_processor.tokenizer
+    caption = f"turns <motion> and </motion> {tokenizer.eos_token} stops"
+    labels = tiny_processor(motion=clips[:1], text=[caption])["labels"][0]
+    answer = labels[labels != -100].tolist()
+    special = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(["<motion>", "</motion>"])}
+    assert answer[-1] == tokenizer.eos_token_id and not special & {*answer[:-1]}

@@ -243,3 +243,13 @@ def test_wrong_calls_say_what_is_wanted(processor, clips):
     ):
         with pytest.raises(ValueError, match=message):
             processor(**options)
+
+
+def test_an_answer_that_spells_a_motion_token_is_words(processor, clips):
+    """A marker among the labels would end the answer, or be one that is never to be said."""
+    tokenizer = processor.tokenizer
+    caption = f"turns <motion> and </motion> {tokenizer.eos_token} stops"
+    labels = processor(motion=clips[:1], text=[caption])["labels"][0]
+    answer = labels[labels != -100].tolist()
+    special = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(["<motion>", "</motion>"])}
+    assert answer[-1] == tokenizer.eos_token_id and not special & {*answer[:-1]}
