@@ -524,7 +524,7 @@ def _attribute_reader(labels: str | None):
     if labels in (None, "embedded"):
         return EmbeddedAttributes() if labels else None
     try:
-        return AttributeWords.from_labels(json.loads(Path(labels).read_text(encoding="utf-8")))
+        return AttributeWords.from_labels(json.loads(Path(labels).read_text(encoding="utf-8-sig")))
     except json.JSONDecodeError as error:
         raise ValueError(f"{labels} is no JSON: {error}") from error
 

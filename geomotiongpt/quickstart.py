@@ -1,6 +1,7 @@
 """`geomotiongpt quickstart`: data, both training stages, captions of unseen motions and a report, on any machine."""
 
 import gc
+import json
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from .data.synthetic import make_synthetic_dataset
 from .data.training_sets import normalised_clips
 from .evaluation.attributes import EmbeddedAttributes, attribute_accuracy
 from .evaluation.reconstruction import encode_clips, evaluate_reconstruction
-from .evaluation.results import make_result
+from .evaluation.results import make_result, save_json
 from .models.geometry import codebook_geometry, gram_matrix
 from .models.modeling_geomotiongpt import GeoMotionGPTForCausalLM
 from .models.motion_representation import features_to_joints
@@ -38,30 +39,36 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
 
     Args:
         output: folder to write: `data/`, `motion_tokenizer/`, `model/` (what `from_pretrained` opens) and `report/`.
-            Data that are already there are used again.
+            Data of the same number and seed that are already there are used again.
         num_motions: motions to make, without mirror images.
         seed: of the data and of both training runs.
 
     Returns:
         the model's folder.
+
+    Raises:
+        ValueError: if other data are there.
     """
     started = time.perf_counter()
     output = Path(output)
     data, tokenizer_dir, model_dir = output / "data", output / "motion_tokenizer", output / "model"
     num_motions = num_motions or NUM_MOTIONS
     _say(f"1/4 making {num_motions} motions in {data}")
-    if not (data / "Mean.npy").is_file():
-        make_synthetic_dataset(data, num_motions, seed, num_proc=os.cpu_count())
+    _make_data(data, num_motions, seed)
     _say(f"2/4 training the motion tokenizer in {tokenizer_dir}")
-    overrides = [f"data.path={data}", f"training.seed={seed}"]
+    overrides = [_override("data.path", data), f"training.seed={seed}"]
     train_motion_tokenizer(
-        resource(f"{RECIPES}/motion_tokenizer.yaml"), [*overrides, f"training.output_dir={tokenizer_dir}"]
+        resource(f"{RECIPES}/motion_tokenizer.yaml"), [*overrides, _override("training.output_dir", tokenizer_dir)]
     )
     gc.collect()  # trainers hold themselves, and with them the motions
     _say(f"3/4 training the language model in {model_dir}")
     train_language_model(
         resource(f"{RECIPES}/language_model.yaml"),
-        [*overrides, f"training.output_dir={model_dir}", f"model.motion_tokenizer={tokenizer_dir}"],
+        [
+            *overrides,
+            _override("training.output_dir", model_dir),
+            _override("model.motion_tokenizer", tokenizer_dir),
+        ],
     )
     _say("4/4 captioning motions that training has not seen")
     result = _report(output, data, model_dir, num_motions, seed)
@@ -76,6 +83,23 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
         "  train for real see hub_configs/ and the README: the same commands take a HumanML3D folder"
     )
     return model_dir
+
+
+def _make_data(folder: Path, num_motions: int, seed: int) -> None:
+    """Makes the embedded data, or leaves those that are there if they are these."""
+    note, wanted = folder / "quickstart.json", {"num_motions": num_motions, "seed": seed}
+    if (folder / "Mean.npy").is_file():
+        found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else "of unknown origin"
+        if found != wanted:
+            raise ValueError(f"{folder}: the data there are {found}, not {wanted}: remove them or give --output.")
+        return
+    make_synthetic_dataset(folder, num_motions, seed, num_proc=os.cpu_count())
+    save_json(wanted, note)
+
+
+def _override(option: str, path: Path) -> str:
+    """Of a recipe; quoted, for a name may look like more of YAML than a word."""
+    return f"{option}={json.dumps(str(path))}"
 
 
 def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: int) -> dict:

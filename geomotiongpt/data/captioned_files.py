@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def build_from_files(
                 "them out (--skip-damaged, skip_damaged=True)",
             )
         usable = [file for file in files if file not in damaged]
-        splits, moved = spread_over_splits({file.motion_id: file.split for file in usable})
+        earlier = read_splits(output / SOURCE_DIR)
+        splits, moved = spread_over_splits({file.motion_id: file.split for file in usable}, earlier)
         _write_source(output / SOURCE_DIR, aside, texts, splits)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -151,7 +153,7 @@ def _pair(root: Path, table: Path, mirror: bool) -> tuple[list[_Captioned], list
         raise FileNotFoundError(f"{root}: no such folder; give the one with the motion files.")
     rows, unused = read_caption_table(table)
     found = {
-        path.relative_to(root).as_posix(): path
+        unicodedata.normalize("NFC", path.relative_to(root).as_posix()): path  # a Mac spells an accent apart
         for path in sorted(root.rglob("*"))
         if path.suffix.lower() in MOTION_SUFFIXES and path.is_file() and path.resolve() != table.resolve()
     }
@@ -161,7 +163,7 @@ def _pair(root: Path, table: Path, mirror: bool) -> tuple[list[_Captioned], list
     of_file: dict[str, list[CaptionRow]] = {}
     problems = []
     for row in rows:
-        wanted = row.file.replace("\\", "/").removeprefix("./")
+        wanted = unicodedata.normalize("NFC", row.file.replace("\\", "/").removeprefix("./"))
         names = [wanted] if wanted in found else stems.get(wanted, [])
         if len(names) == 1:
             of_file.setdefault(names[0], []).append(row)
@@ -238,18 +240,31 @@ def _texts(imported: dict[_Captioned, _Imported]) -> tuple[dict[str, str], list[
 # Splits
 
 
-def spread_over_splits(given: Mapping[str, str]) -> tuple[dict[str, list[str]], list[str]]:
-    """The clips of each split: the one that is given, or else train, val or test by a hash of the clip's name.
+def read_splits(source: Path) -> dict[str, str]:
+    """Id of each clip -> its split, as an earlier build from files left it."""
+    lists = {path.stem: path.read_text(encoding="utf-8").split() for path in sorted(source.glob("*.txt"))}
+    return {motion_id: split for split, ids in lists.items() for motion_id in ids}
+
+
+def spread_over_splits(
+    given: Mapping[str, str], earlier: Mapping[str, str] | None = None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The clips of each split: the one that is given, or that it was in, or train, val or test by a hash of its name.
 
     Args:
         given: id of each clip -> its split, or "". If all have "" and chance leaves a split empty, the clip that comes
             nearest goes there.
+        earlier: id -> split of clips that were spread before: what was tested on is not trained on later.
 
     Returns:
         the clips of each split, and notes on those that chance would have put elsewhere.
     """
     shares = {motion_id: _share(motion_id) for motion_id in given}
-    chosen = {motion_id: split or _split_of(shares[motion_id]) for motion_id, split in given.items()}
+    earlier = earlier or {}
+    chosen = {
+        motion_id: split or earlier.get(motion_id) or _split_of(shares[motion_id])
+        for motion_id, split in given.items()
+    }
     notes = []
     if not any(given.values()):
         for split, nearest in (("train", max), ("val", min), ("test", min)):

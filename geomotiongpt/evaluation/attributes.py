@@ -71,7 +71,7 @@ class AttributeWords:
             (len(phrase), value)
             for value, phrases in values.items()
             for phrase in phrases
-            if re.search(rf"\b{re.escape(phrase)}\b", caption)
+            if re.search(rf"(?<!\w){re.escape(phrase.lower())}(?!\w)", caption)
         ]
         if found:
             return max(found)[1]

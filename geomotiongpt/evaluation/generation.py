@@ -44,6 +44,7 @@ DURATIONS = "durations.jsonl"
 _NUM_EXAMPLES = 4
 _CLOSE = 0.1  # of a length: what counts as the length asked for
 _SAME_FEATURES = 1e-4  # normalised and back, in float32
+_FEWEST_FRAMES = 4  # of which a jerk can be measured
 _SEAM_LIMIT = 2.0  # times the data's 99th percentile
 _BASELINES = {
     "motion-prediction": "the features of the last given frame, without the root's velocity",
@@ -319,9 +320,10 @@ def _open(
     population.check(processor)
     model.to(join_processes().device).eval()
     fewest = 1 if request is None else request.fewest_codes
-    dataset, too_short = drop_short_motions(
-        population.dataset, processor.feature_extractor.downsampling_factor * fewest
-    )
+    shortest = processor.feature_extractor.downsampling_factor * fewest
+    if request is not None:
+        shortest = max(shortest, _FEWEST_FRAMES)
+    dataset, too_short = drop_short_motions(population.dataset, shortest)
     if evaluator is not None:
         evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     output = Path(output)

@@ -165,9 +165,19 @@ def log_of(folder: Path) -> Path:
 
 
 def read_motions(folder: str | Path) -> MadeMotions:
-    """What `write_motions` wrote."""
+    """What `write_motions` wrote.
+
+    Raises:
+        ValueError: if motions are gone.
+    """
     folder = Path(folder)
     rows = read_rows(log_of(folder))
+    gone = [name for row in rows for name in row["files"] if not (folder / name).is_file()]
+    if gone:
+        raise ValueError(
+            f"{folder}: {len(gone)} of the motions that {log_of(folder).name} lists are gone ({gone[0]} ...): remove "
+            f"{log_of(folder)} too, and they are made again."
+        )
     return MadeMotions(
         [[read_array(folder / name) for name in row["files"]] for row in rows],
         [row["codes"] for row in rows],

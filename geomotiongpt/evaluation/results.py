@@ -19,6 +19,8 @@ _TASK_NAMES = {
     "motion-prediction": "Motion prediction",
     "motion-in-between": "Motion in-betweening",
     "motion-duration": "Motion duration",
+    "unconditional": "Unconditional motion",
+    "text": "Text",
 }
 _OF_EVALUATOR = ("mm_dist", "fid", "fid_of_halves", "fid_over_floor", "diversity", "multimodality")
 

@@ -105,15 +105,16 @@ def join_processes() -> PartialState:
 def _claim(path: Path, settings: dict[str, Any], what: str) -> None:
     """Notes whose rows these are, or refuses where others lie."""
     note = path.with_name(f"{path.name}.settings.json")
-    if note.is_file():
+    has_rows = path.exists() or bool(list(path.parent.glob(f"{path.name}.*.part")))
+    if note.is_file() and has_rows:
         found = json.loads(note.read_text(encoding="utf-8"))
         different = [key for key, value in settings.items() if found.get(key) != json.loads(json.dumps(value))]
         if different:
             raise ValueError(
-                f"{path}: the {what} there were made with another {', '.join(different)}; remove them or name "
+                f"{path}: the {what} there were made with another {', '.join(different)}; remove {path.name} or name "
                 "another output."
             )
-    elif path.exists() or list(path.parent.glob(f"{path.name}.*.part")):
+    elif has_rows:
         raise ValueError(f"{path}: there are {what} of unknown origin; remove them or name another output.")
     else:
         save_json(settings, note)

@@ -86,7 +86,7 @@ class WordTable:
                     f"{path} is a pickle, which can run code when it is opened: give the GloVe .txt file it was made "
                     "from, or the words as a text file with one word a line."
                 )
-        listed = None if words is None else Path(words).read_text(encoding="utf-8").split()
+        listed = None if words is None else Path(words).read_text(encoding="utf-8-sig").split()
         if Path(vectors).suffix != ".npy":
             return cls._from_glove(Path(vectors), None if listed is None else {*listed, *_NEEDED})
         if listed is None:
@@ -97,7 +97,7 @@ class WordTable:
     def _from_glove(cls, path: Path, kept: Collection[str] | None) -> "WordTable":
         rows: dict[str, np.ndarray] = {}
         dim = None
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 word, _, rest = line.rstrip("\n").partition(" ")
                 if kept is not None and word not in kept:

@@ -4,7 +4,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
@@ -43,6 +43,11 @@ class MotionDataArguments:
 class _RunArguments(TrainingArguments):
     def __post_init__(self):
         self.remove_unused_columns = False  # the data sets make their own items
+        if self.dataloader_persistent_workers:
+            raise ValueError(
+                "dataloader_persistent_workers: workers that live on would show every epoch the windows, captions and "
+                "tasks of the first; leave it out."
+            )
         # Two CPU processes form one world only when asked not to look for an accelerator.
         if not torch.cuda.is_available():
             self.use_cpu = True
@@ -55,6 +60,16 @@ class _RunArguments(TrainingArguments):
                 f"the launcher started {expected} processes, but they see {self.world_size}: training would run "
                 "several times into one folder. Start with `torchrun` or `accelerate launch --multi_gpu`."
             )
+
+
+def _check_counts(args: Any, *names: str) -> None:
+    """What is counted, and whether there are tasks at all."""
+    if not args.tasks:
+        raise ValueError("tasks are empty; give one or more with their weights, or leave them out.")
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
 
 
 @dataclass
@@ -169,6 +184,13 @@ class LanguageModelTrainingArguments(_RunArguments):
     orthonormality_schedule: list[list[float]] | None = field(default=None)
     num_caption_samples: int = field(default=4)
 
+    def __post_init__(self):
+        _check_counts(self, "prompt_wordings", "code_offsets")
+        for name in ("code_dropout", "answer_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more, and less than 1.")
+        super().__post_init__()
+
 
 @dataclass
 class TextTrainingArguments(_RunArguments):
@@ -198,6 +220,7 @@ class TextTrainingArguments(_RunArguments):
     muon_learning_rate: float | None = field(default=None)
 
     def __post_init__(self):
+        _check_counts(self, "prompt_wordings")
         for name in ("second_caption_ratio", "documentation_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
@@ -248,10 +271,7 @@ class ContinuousTrainingArguments(_RunArguments):
             raise ValueError(f"frozen has {', '.join(unknown)}; what can be frozen is {', '.join(FREEZABLE)}.")
         if self.text_learning_rate is not None and "text" in self.frozen:
             raise ValueError("text_learning_rate has no effect on a text branch that is frozen: take one of them out.")
-        for name in ("prompt_wordings", "latent_offsets"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        _check_counts(self, "prompt_wordings", "latent_offsets")
         if self.ddp_find_unused_parameters is None:
             # A batch without motion to make leaves the heads out, one without text to write something else
             self.ddp_find_unused_parameters = True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
@@ -139,15 +140,17 @@ class ReconstructionCallback(TrainerCallback):
         self.clips, self.feature_extractor = clips, feature_extractor
 
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
-        """Measures on the main process."""
+        """Measures on the main process, and tells all: each of them may look for the best checkpoint."""
+        model, measured, counts = _unwrap(model), {}, None
+        if state.is_world_process_zero:
+            measured, counts = evaluate_reconstruction(model, self.feature_extractor, self.clips)
+        (measured,) = broadcast_object_list([measured])
+        told = {f"eval_{name}": value for name, value in measured.items()}
+        state.log_history[-1].update(told)
+        if metrics is not None:
+            metrics.update(told)
         if not state.is_world_process_zero:
             return
-        model = _unwrap(model)
-        measured, counts = evaluate_reconstruction(model, self.feature_extractor, self.clips)
-        for name, value in measured.items():
-            state.log_history[-1][f"eval_{name}"] = value
-            if metrics is not None:
-                metrics[f"eval_{name}"] = value
         logger.info(
             "step %d: joint error %.1f mm, in the world %.1f mm",
             state.global_step,

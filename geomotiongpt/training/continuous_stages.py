@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import product
 from typing import Any, ClassVar
 
 import torch
-from datasets import Dataset as HFDataset
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -15,7 +13,6 @@ from ..models.continuous_motion_model import ContinuousMotionModel
 from ..models.feature_extraction_motion import MotionFeatureExtractor
 from ..models.mixture_of_transformers import MOTION_BRANCH
 from ..models.processing_motion_language import MotionLanguageProcessor
-from ..models.task_prompts import get_task
 from .arguments import ContinuousTrainingArguments
 from .callbacks import CaptionSamplesCallback, EpochCallback
 from .recipes import set_generation
@@ -160,38 +157,6 @@ def set_answers(model: ContinuousMotionModel, processor: MotionLanguageProcessor
     if end not in known:
         ends["eos_token_id"] = [*known, end] if known else end
     set_generation(model, {"max_new_tokens": 40, "do_sample": False, **values, **ends})
-
-
-def check_lengths(
-    processor: MotionLanguageProcessor,
-    args: ContinuousTrainingArguments,
-    dataset: HFDataset,
-    make_example: Callable[[str, int, str, int, bool], Any],
-) -> None:
-    """Whether the language model has room for every motion with every caption, in each task of a stage.
-
-    Args:
-        processor: of the model.
-        args: of the stage.
-        dataset: a split.
-        make_example: the example of a task's name, a row, its caption, a wording, and whether the length is stated.
-
-    Raises:
-        ValueError: for a motion that it has no room for, with its name.
-    """
-    names = dataset["motion_id"]
-    for task in (name for name, weight in args.tasks.items() if weight > 0):
-        asked = get_task(task, processor.tasks)
-        kinds = list(product(range(len(asked.wordings[: args.prompt_wordings])), (False, bool(asked.timed_wordings))))
-        first = [make_example(task, 0, dataset[0]["captions"][0], *kind) for kind in kinds]
-        masks = processor.prepare_examples(first, with_answers=True, names=names[:1] * len(kinds))["attention_mask"]
-        longest = kinds[int(masks.sum(-1).argmax())]
-        captions = dataset["captions"] if asked.answer == "text" or task == "text-to-motion" else [[""]] * len(names)
-        rows = [(row, caption) for row, several in enumerate(captions) for caption in several]
-        for start in range(0, len(rows), 1000):
-            part = rows[start : start + 1000]
-            examples = [make_example(task, row, caption, *longest) for row, caption in part]
-            processor.prepare_examples(examples, with_answers=True, names=[names[row] for row, _ in part])
 
 
 def freeze(model: ContinuousMotionModel, parts: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +39,7 @@ from .arguments import LanguageModelTrainingArguments, LoraArguments, MotionData
 from .callbacks import CaptionSamplesCallback, EpochCallback, OrthonormalLossCallback
 from .captions import caption_in_batches
 from .evaluator import EVALUATORS
+from .lengths import check_lengths, token_example
 from .llamo import train_llamo
 from .motion_tokenizer import MOTION_TOKENIZERS, load_split
 from .motiongpt3 import train_motiongpt3
@@ -168,13 +170,13 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
             f"{source} takes {feature_extractor.representation!r} motions, the recipe's data are "
             f"{data.representation!r}."
         )
-    train_set = load_split(data, data.train_split, feature_extractor.downsampling_factor)
-    eval_set = load_split(data, data.eval_split, feature_extractor.downsampling_factor)
+    unit = feature_extractor.downsampling_factor
+    train_set = load_split(data, data.train_split, unit)
+    eval_set = load_split(data, data.eval_split, unit)
 
     if model_args.trained_model is None:
         tasks, numbers = list(args.tasks), []
         if model_args.language_model is None and state_any_duration(tasks):
-            unit = feature_extractor.downsampling_factor
             lengths = range(unit, max(motion_lengths(train_set)) + 1, unit)
             numbers = stated_numbers(frames / feature_extractor.sampling_rate for frames in lengths)
         model, text_tokenizer = build_language_model(
@@ -185,6 +187,9 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
             numbers,
         )
         processor = GeoMotionGPTProcessor.from_components(feature_extractor, text_tokenizer, model.config)
+    for dataset in (train_set, eval_set):
+        codes = [frames // unit for frames in motion_lengths(dataset)]
+        check_lengths(processor, args, dataset, partial(token_example, codes))
     ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": model.config.pad_token_id}
     set_generation(model, {"max_new_tokens": 40, "do_sample": False, **sections["generation"], **ends})
     trainer = _make_trainer(model, processor, args, lora, (train_set, eval_set))

@@ -29,13 +29,13 @@ from .captions import caption_in_batches
 from .continuous_stages import (
     ContinuousModelArguments,
     ContinuousMotionTrainer,
-    check_lengths,
     check_representation,
     freeze,
     load_model,
     make_trainer,
     set_answers,
 )
+from .lengths import check_lengths, token_example
 from .model_card import write_training_card
 from .motion_tokenizer import load_split
 from .recipes import build_section
@@ -98,7 +98,7 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
     train_codes, train_latents = _encode(model, processor.feature_extractor, train_set, args.latent_offsets)
     eval_codes, eval_latents = _encode(model, processor.feature_extractor, eval_set, 1, first_row=len(train_latents))
     for dataset, codes in ((train_set, train_codes), (eval_set, eval_codes)):
-        check_lengths(processor, args, dataset, partial(_example, [max(map(len, group)) for group in codes]))
+        check_lengths(processor, args, dataset, partial(token_example, [max(map(len, group)) for group in codes]))
     if model.config.trained_stage is None:
         model.set_latent_statistics(train_latents)
     model.config.update(
@@ -122,14 +122,6 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
         write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
 
     return trainer.finish(save)
-
-
-def _example(
-    num_latents: Sequence[int], task: str, row: int, caption: str, wording: int, is_stated: bool
-) -> MotionTaskExample:
-    """A row of the motion with so many latents, for `check_lengths`."""
-    count = num_latents[row]
-    return MotionTaskExample(task, caption, [GIVEN] * count, 0, 0, count if is_stated else None, wording)
 
 
 def _load_sets(

@@ -175,6 +175,15 @@ def _vae_trainer(
     )
 
 
+_OF_CODEBOOKS = (  # that are drawn, learned and sampled from, as a baseline's is not
+    "codebook_start",
+    "codebook_learning_rate",
+    "initial_gumbel_temperature",
+    "temperature_hold_ratio",
+    "temperature_end_ratio",
+)
+
+
 def _model_class(
     sections: dict[str, dict[str, Any]],
 ) -> type[MotionTokenizer] | type[MotionVAE] | type[CausalMotionCodec]:
@@ -185,12 +194,14 @@ def _model_class(
             f"model.model_type is {model_type!r}; motion tokenizers are {', '.join(MOTION_TOKENIZERS)}. "
             "Language models are trained with `geomotiongpt train`, evaluators with `geomotiongpt train-evaluator`."
         )
-    model_class, rate = MOTION_TOKENIZERS[model_type], sections["training"].get("codebook_learning_rate")
-    if rate is not None and issubclass(model_class, BaselineMotionTokenizer):
-        raise ValueError(
-            f"training.codebook_learning_rate is {rate}, but no optimizer trains the codebook of a {model_type}: "
-            "leave it out."
-        )
+    model_class = MOTION_TOKENIZERS[model_type]
+    if issubclass(model_class, BaselineMotionTokenizer):
+        for name in _OF_CODEBOOKS:
+            if sections["training"].get(name) is not None:
+                raise ValueError(
+                    f"training.{name} is {sections['training'][name]}, but a {model_type} draws its codes in its own "
+                    "way, and no optimizer trains them: leave it out."
+                )
     return model_class
 
 

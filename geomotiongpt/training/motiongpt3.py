@@ -27,13 +27,13 @@ from .captions import caption_in_batches
 from .continuous_stages import (
     ContinuousModelArguments,
     ContinuousMotionTrainer,
-    check_lengths,
     check_representation,
     freeze,
     load_model,
     make_trainer,
     set_answers,
 )
+from .lengths import check_lengths
 from .model_card import write_training_card
 from .motion_tokenizer import load_split
 from .recipes import build_section

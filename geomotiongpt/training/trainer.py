@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, ProcessorMixin, SequenceFeatureExtractor, Trainer
+from transformers import (
+    PreTrainedModel,
+    ProcessorMixin,
+    SequenceFeatureExtractor,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer import TRAINER_STATE_NAME
@@ -48,10 +55,26 @@ LOSS_PARTS = (
 )
 
 
+class _OwnNoise(TrainerCallback):
+    """From the first step on each process draws noise of its own: with the same, more of them would average nothing.
+
+    What they share, the model's first weights and the order of the data, has been drawn by then.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Seeds all processes but the first anew; a run that is resumed reads where each of them was."""
+        if args.process_index:
+            set_seed(args.seed + args.process_index)
+
+
 class ResumableTrainer(Trainer):
     """Resumes from whole checkpoints only, and ends a run in a folder that `from_pretrained` opens."""
 
     model: Any
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.add_callback(_OwnNoise())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As in `Trainer`; a checkpoint whose saving was cut short is passed over (`True`) or refused (its path)."""
