@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ sys.path[0] = str(Path(__file__).resolve().parent / "studies")
 
 from study_report import compare_with_rows, write_study_report  # noqa: E402
 from study_rows import Row, read_rows  # noqa: E402
-from study_runs import Cell, Study, check_evaluator, command_of, load_study, prepare_study, run_cell  # noqa: E402
+from study_runs import Cell, Study, command_of, load_study, prepare_study, rows_of_other_evaluators, run_cell  # noqa: E402
 
 Run = tuple[Cell, int]
 
@@ -45,9 +46,9 @@ def main() -> int:
         "--work", type=Path, help="folder for data, trained stages and logs (default: in runs/studies)"
     )
     parser.add_argument("--rows", type=Path, help="JSONL of the rows (default: beside the study)")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--processes", type=_count, default=1, help="runs at a time (default: 1)")
     parser.add_argument(
-        "--threads", type=int, default=1, help="of each run: other numbers round differently (default: 1)"
+        "--threads", type=_count, default=1, help="of each run: other numbers round differently (default: 1)"
     )
     parser.add_argument("--cell", action="append", help="only this cell; may be given again")
     parser.add_argument("--seed", type=int, action="append", help="only this seed; may be given again")
@@ -80,6 +81,8 @@ def _do(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.again:
         study = load_study(arguments.study, study.work / "again", arguments.real_data)
+        for name in {"measured", *(stage.name for cell in study.cells for stage in cell.stages)}:
+            shutil.rmtree(study.work / name, ignore_errors=True)  # of the time before: it is all done again
         for cell, seed in chosen:
             print(compare_with_rows(run_cell(study, cell, seed), list(rows.values())))
         return 0
@@ -91,11 +94,25 @@ def _do(arguments: argparse.Namespace) -> int:
     print(f"{study.path}: {len(chosen) - len(missing)} of {len(chosen)} runs are there.")
     if not missing:
         return 0
+    if not rows_path.parent.is_dir():
+        raise FileNotFoundError(f"{rows_path.parent}: no such folder to write the rows into.")
     prepare_study(study)
     stale = {(cell.name, seed) for cell, seed in missing_runs(study, study.runs, rows)}
     known = {(cell.name, seed) for cell, seed in study.runs}
-    check_evaluator(study, [row for key, row in rows.items() if key in known - stale])
+    others = rows_of_other_evaluators(study, [row for key, row in rows.items() if key in known - stale])
+    if others:
+        print(
+            f"{others} rows were measured by another evaluator network than the one trained here (other threads, "
+            "versions or processors round differently): FID and retrieval will be compared within the larger part."
+        )
     return run_all(study, missing, rows_path, arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def choose_runs(study: Study, cells: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Run]:

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
+from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "geometry_study.py"
@@ -187,10 +189,11 @@ def test_differences_are_paired_by_seed(study_modules, tmp_path):
     measured = study_rows.Measured.read(path)
     assert measured.differences(study.cell("neither"), "cider") == pytest.approx([-2, -1.9, -1.8])
     # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
-    assert study_report.difference(measured, "neither", "cider") == "**-1.9 ± 0.2 †**"
+    assert study_report.difference(measured, "neither", "cider") == "**-1.9 ± 0.2**", "100 a seed is much noise"
     assert study_report.value(measured, "default", "cider") == "100.0 ± 248.4"
     # The loss and the steps to it are the same.
-    assert study_report.comparisons(measured).startswith("of 1 differences 1 are bold ")
+    assert study_report.comparisons(measured).startswith("of 2 differences 1 are bold ")
+    assert study_report.comparisons(measured).endswith(", 0 have †")
     assert measured.values(study.cell("default"), "steps_to_loss") == {}, "there before the first evaluation"
     mean, width = study_rows.interval([3.0])
     assert mean == 3 and math.isnan(width)
@@ -204,35 +207,82 @@ def test_noise_is_pooled_over_cells_and_discoveries_are_few(study_modules, tmp_p
         cells.append({"name": name, "question": "projection", "title": name, "changes": changes})
     changes = {**cells[1]["changes"], "language_model": ["model.projection=linear"]}
     cells.append({"name": "both", "question": "main", "title": "both", "against": "neither", "changes": changes})
+    dead = {"motion_tokenizer": ["model.utilisation_weight=0"]}
+    cells.append({"name": "dead", "question": "main", "title": "dead", "apart": True, "changes": dead})
     path = write_study(tmp_path, seeds=3, cells=cells)
     study = study_runs.load_study(path)
-    cider = {"default": (10, 12, 14), "neither": (20, 23, 26), "linear": (13, 15.5, 18), "orthogonal": (10, 13, 13)}
-    cider["both"] = (21, 23, 25)
+    cider = {"default": (10, 12, 14), "neither": (30, 33, 36), "linear": (13, 15.5, 18), "orthogonal": (10, 13, 13)}
+    cider |= {"both": (31, 33, 35), "dead": (0, 30, 90)}
+    error = {cell: 50 if cell in ("default", "linear", "orthogonal") else 60 for cell in cider}
     rows = [
-        make_row(study_runs, study, cell, seed, cider=values[seed], joint_error_mm=50 + seed)
+        make_row(study_runs, study, cell, seed, cider=values[seed], joint_error_mm=error[cell] + seed)
         for cell, values in cider.items()
         for seed in range(3)
     ]
     write_rows(path, rows)
     measured = study_rows.Measured.read(path)
-    # Against the default, with its tokenizer: +3, +3.5, +4 and 0, +1, -1; against "neither", with its own: +1, 0, -1
-    squares, freedom = 0.5 + 2 + 2, 4 / (1 / 6 + 1 / 4)
-    assert measured.spread("cider", True) == (pytest.approx(math.sqrt(squares / 6)), pytest.approx(freedom))
-    # With a tokenizer of its own: +10, +11, +12, of one cell and what it stands against
-    assert measured.spread("cider", False) == (pytest.approx(1), pytest.approx(4))
-    assert measured.resolution("cider", False, 3) == pytest.approx(2.776 / math.sqrt(3), abs=1e-3)
+    # With the default's tokenizer, less the means of cells and of seeds: a block of 3 x 3 with 4 degrees of freedom;
+    # with that of "neither": 31 - 30, 33 - 33, 35 - 36 to either side, with 2.
+    block = np.array([cider[name] for name in ("default", "linear", "orthogonal")], float)
+    left = block - block.mean(0) - block.mean(1, keepdims=True) + block.mean()
+    squares = (left**2).sum() + 4 * 0.5**2
+    assert measured.spread("cider", True) == (pytest.approx(math.sqrt(squares / 6)), 6)
+    # Within cells, those of one tokenizer as one: variances 4, 6.25, 3 and 9, 4; "dead" stands apart
+    within = (np.mean([4, 6.25, 3]) + np.mean([9, 4])) / 2
+    assert measured.spread("cider", False) == (pytest.approx(math.sqrt(within)), 4)
+    assert measured.resolution("cider", False, 3) == pytest.approx(2.776 * math.sqrt(within * 2 / 3), abs=1e-3)
     assert measured.spread("joint_error_mm", True) is None, "a shared tokenizer is no comparison"
     tested = {cell for cell, metric in measured.probabilities if metric == "cider"}
-    assert tested == {"neither", "linear", "orthogonal", "both"}
-    assert measured.probabilities["neither", "cider"] == pytest.approx(4.6e-5, rel=0.05)  # t = 19.05, 4 degrees
-    assert measured.discoveries == {("neither", "cider"), ("linear", "cider")}
-    assert study_report.difference(measured, "neither", "cider") == "**+11.0 ± 2.5 †**"
+    assert tested == {"neither", "linear", "orthogonal", "both", "dead"}
+    size = 21 / math.sqrt(within * 2 / 3)
+    assert measured.probabilities["neither", "cider"] == pytest.approx(2 * stats.t.sf(size, 4))
+    assert measured.error(study.cell("dead"), "cider")[1] == 2, "by its own differences"
+    # "both" has the tokenizer of "neither"; the differences of "dead" have no scatter of their own
+    assert {cell for cell, metric in measured.probabilities if metric == "joint_error_mm"} == {"neither"}
+    assert study_report.difference(measured, "linear", "joint_error_mm") == "same"
+    found = {(cell, metric) for cell, metric in measured.probabilities if measured.stands(study.cell(cell), metric)}
+    assert found == {("neither", "cider"), ("linear", "cider")}
+    assert study_report.difference(measured, "neither", "cider") == "**+21.0 ± 2.5 †**"
     assert study_report.difference(measured, "both", "cider") == "+0.0 ± 2.5"
-    assert study_report.effects(measured, "neither", "cider") == "CIDEr **+11.0 ± 2.5 †** (beyond the noise: CIDEr)"
-    assert study_report.effects(measured, "both", "cider") == "CIDEr +0.0 ± 2.5 (inside the noise)"
+    assert study_report.effects(measured, "neither", "cider") == "CIDEr +21.0 ± 2.5 † (beyond the noise: CIDEr)"
+    assert study_report.effects(measured, "both", "cider") == "CIDEr +0.0 ± 2.5, against `neither` (inside the noise)"
     assert study_report.effects(measured, "default", "cider").endswith("(too few seeds yet to tell)")
-    assert "*neither*" in study_report.table(measured, "main", "differences")
+    assert "against `neither`" in study_report.table(measured, "main", "differences")
     assert "| CIDEr | 12.0 ± 5.0 |" in study_report.noise(measured)
+    width = 100 * 2.776 * math.sqrt(within * 2 / 3) / 12
+    assert study_report.verdict(measured, "neither", "cider", "170") == f"+175.0 ± {width:.1f} % | holds"
+    assert study_report.verdict(measured, "neither", "cider", "10").endswith("| holds, larger")
+    assert study_report.verdict(measured, "neither", "cider", "-10").endswith(
+        "| not here: so large an effect is excluded"
+    )
+    assert study_report.verdict(measured, "both", "cider", "1").endswith("| cannot tell")
+
+
+def test_what_no_difference_makes_is_found_by_chance_alone(study_modules, tmp_path):
+    """Figures drawn with a scatter of tokenizers and one of runs: one in twenty differences is significant at 5 %."""
+    study_runs, study_rows, _ = study_modules
+    cells = [TINY["cells"][0]]
+    for number in range(3):
+        seeds = {"motion_tokenizer": [f"model.root_weight={number + 2}"]}
+        cells.append({"name": f"own{number}", "question": "main", "title": "own", "changes": seeds})
+        options = {"language_model": [f"model.orthonormality_weight={number + 2}"]}
+        cells.append({"name": f"shared{number}", "question": "main", "title": "shared", "changes": options})
+    path = write_study(tmp_path, seeds=3, cells=cells)
+    study = study_runs.load_study(path)
+    rows = {(cell.name, seed): make_row(study_runs, study, cell.name, seed) for cell, seed in study.runs}
+    tokenizers = {key: next(iter(row["model"]["stages"].values())) for key, row in rows.items()}
+    rng, levels = np.random.default_rng(0), {"own": [], "shared": []}
+    for _ in range(300):
+        of_tokenizers = {key: 3 * rng.standard_normal() for key in sorted(set(tokenizers.values()))}
+        for key, row in rows.items():
+            row["metrics"] = {"cider": 300 + of_tokenizers[tokenizers[key]] + rng.standard_normal()}
+        measured = study_rows.Measured(study, rows)
+        for (cell, metric), probability in measured.probabilities.items():
+            if metric == "cider":
+                levels[cell.rstrip("012")].append(probability)
+    for kind, found in levels.items():
+        share = np.mean(np.array(found) < 0.05)
+        assert len(found) == 900 and 0.03 < share < 0.075, (kind, share)
 
 
 def test_steps_to_a_loss_are_read_between_evaluations_and_only_where_it_is_reached(study_modules, tmp_path):
@@ -247,18 +297,60 @@ def test_steps_to_a_loss_are_read_between_evaluations_and_only_where_it_is_reach
     assert study_report.value(measured, "default", "steps_to_loss").endswith(" (2 seeds)")
 
 
-def test_rows_of_two_evaluators_do_not_stand_beside_each_other(study_modules, tmp_path):
-    study_runs, study_rows, _ = study_modules
-    path = write_study(tmp_path)
+def test_rows_of_another_evaluator_are_compared_by_what_it_has_no_part_in(study_modules, tmp_path):
+    study_runs, study_rows, study_report = study_modules
+    path = write_study(tmp_path, seeds=3)
     study = study_runs.load_study(path)
-    rows = [make_row(study_runs, study, "default", seed, cider=1.0) for seed in (0, 1)]
+    rows = [make_row(study_runs, study, "default", seed, cider=1.0, generated_fid=2.0 + seed) for seed in range(3)]
     rows[1]["protocol"]["evaluator_sha256"] = "another"
     write_rows(path, rows)
-    with pytest.raises(ValueError, match="evaluator_sha256 of 2 kinds"):
+    measured = study_rows.Measured.read(path)
+    assert measured.evaluator == "one" and list(measured.values(study.cells[0], "cider")) == [0, 1, 2]
+    assert list(measured.values(study.cells[0], "generated_fid")) == [0, 2]
+    assert study_report.evaluators(measured).endswith(
+        "but for 1 rows of another, whose FID and retrieval are left out"
+    )
+    rows[2]["data"] = {"test": "other"}
+    write_rows(path, rows)
+    with pytest.raises(ValueError, match="data of 2 kinds"):
         study_rows.Measured.read(path)
     path.with_suffix(".jsonl").write_text('{"model": {}}\n')
     with pytest.raises(ValueError, match=r"tiny\.jsonl, line 1 is no row"):
         study_rows.Measured.read(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--processes", "0"], "0 is less than 1"),
+        (["--rows", "nowhere/rows.jsonl"], "nowhere: no such folder to write the rows into"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused_before_anything_runs(options, said, tmp_path):
+    process = run(write_study(tmp_path), *options, check=False)
+    assert process.returncode == 2 and said in process.stderr and "Traceback" not in process.stderr
+    assert not (ROOT / "runs" / "studies" / f"{tmp_path.name}-tiny").exists()
+
+
+def test_a_folder_without_the_real_motion_is_named(study_modules, tmp_path):
+    study_runs, _, _ = study_modules
+    path = write_study(tmp_path, data={"source": "real"})
+    study = study_runs.load_study(path, tmp_path / "work", tmp_path)
+    with pytest.raises(FileNotFoundError, match="is no folder of the real motion: it has no unpack.py"):
+        study_runs.prepare_study(study)
+
+
+def test_a_repeated_run_stands_beside_what_another_seed_would_give(study_modules, tmp_path):
+    study_runs, _, study_report = study_modules
+    study = study_runs.load_study(write_study(tmp_path, seeds=3))
+    rows = [make_row(study_runs, study, "default", seed, cider=value) for seed, value in enumerate((10.0, 12.0, 14.0))]
+    again = make_row(study_runs, study, "default", 1, cider=21.0)
+    # Student's t with 2 degrees of freedom, a deviation of 2, and one more value: 4.303 * 2 * sqrt(1 + 1 / 3)
+    figures, summary = study_report.compare_with_rows(again, rows).splitlines()[1:]
+    assert figures.split() == ["cider", "21", "12", "12", "±", "9.9", "inside"]
+    assert summary == "0 of 1 figures are the committed ones; 1 of 1 lie inside."
+    again["metrics"]["cider"] = 22.5
+    assert study_report.compare_with_rows(again, rows).splitlines()[1].split()[-1] == "outside"
 
 
 def test_rows_of_other_settings_are_not_reported(study_modules, tmp_path):

@@ -7,11 +7,13 @@ is typed by hand:
     {{value STUDY CELL METRIC}}           mean and 95 % interval over the seeds
     {{difference STUDY CELL METRIC}}      mean and 95 % interval of the differences from the default, paired by seed
     {{noise STUDY}}                       what difference can be told from noise, with three and with five seeds
+    {{full STUDY METRIC}}                 a metric of the families at full size
     {{full_size STUDY}}                   the families at full size, one seed, from the results in hub_configs
     {{effects STUDY CELL METRIC METRIC}}  differences in a sentence, and whether they stand
+    {{verdict STUDY CELL METRIC PERCENT}} a difference in percent, and what it says of an effect that others found
     {{plot NAME}}                         a figure of `study_plots`
     {{runs STUDY}}  {{missing STUDY}}  {{hours STUDY}}  {{longest STUDY}}  {{motions STUDY}}
-    {{comparisons STUDY}}  {{command STUDY CELL}}
+    {{comparisons STUDY}}  {{evaluators STUDY}}  {{command STUDY CELL}}
 """
 
 import json
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from study_plots import PLOTS
-from study_rows import COMPARED, METRICS, Measured, interval, is_clear
+from study_rows import COMPARED, METRICS, Measured, interval, is_clear, t_quantile
 from study_runs import ROOT, command_of
 
 KINDS = {
@@ -43,13 +45,22 @@ KINDS = {
             "training_seconds",
             "joint_error_mm",
             "reconstruction_fid",
-            "ground_truth_jerk_m_per_s3",
             "reconstruction_jerk_m_per_s3",
         ),
         *("generated_jerk_m_per_s3", "bleu_4", "cider", "action", "style", "motion_to_text_r_at_3"),
         *("generated_fid", "generated_text_to_motion_r_at_3"),
     ),
     "differences": COMPARED,
+}
+# What a metric is for the data themselves.
+OF_THE_DATA = {
+    "reconstruction_jerk_m_per_s3": "ground_truth_jerk_m_per_s3",
+    "generated_jerk_m_per_s3": "ground_truth_jerk_m_per_s3",
+    **{
+        f"{prefix}{direction}_r_at_3": f"ground_truth_{direction}_r_at_3"
+        for prefix in ("", "generated_")
+        for direction in ("motion_to_text", "text_to_motion")
+    },
 }
 FAMILIES = {
     "GeoMotionGPT": "geomotiongpt-real-motion-generation",
@@ -102,18 +113,26 @@ def write_study_report(folder: str | Path) -> list[Path]:
 
 
 def compare_with_rows(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A repeated run beside the committed row of its seed and the interval of its cell."""
+    """A repeated run beside the committed row of its seed, and what one more seed of its cell would lie between."""
     same = [other for other in rows if other["model"]["cell"] == row["model"]["cell"]]
     committed = next((other for other in same if other["model"]["seed"] == row["model"]["seed"]), None)
-    lines = [f"{row['model']['cell']}, seed {row['model']['seed']}: again, the committed row, all seeds of the cell"]
+    lines = [
+        f"{row['model']['cell']}, seed {row['model']['seed']}: again, the committed row, and where 95 % of further "
+        f"seeds would lie, by the {len(same)} there are"
+    ]
     evaluator = row["protocol"]["evaluator_sha256"]
     if committed is not None and committed["protocol"]["evaluator_sha256"] != evaluator:
         lines.append("  (trained here, the evaluator network is another one to the bit: FID and retrieval may differ)")
+    inside = equal = judged = 0
     for name, value in row["metrics"].items():
         values = [other["metrics"][name] for other in same if other["metrics"].get(name) is not None]
         mean, width = interval(values) if values else (math.nan, math.nan)
+        width *= math.sqrt(len(values) + 1)  # of one more value, not of the mean
         before = None if committed is None else committed["metrics"].get(name)
-        lines.append(f"  {name:45} {_plain(value):>10} {_plain(before):>10}   {mean:.5g} ± {width:.2g}")
+        told = "" if math.isnan(width) or value is None else "inside" if abs(value - mean) <= width else "outside"
+        inside, judged, equal = inside + (told == "inside"), judged + bool(told), equal + (value == before)
+        lines.append(f"  {name:45} {_plain(value):>10} {_plain(before):>10}   {mean:.5g} ± {width:.2g}  {told}")
+    lines.append(f"{equal} of {len(row['metrics'])} figures are the committed ones; {inside} of {judged} lie inside.")
     return "\n".join(lines)
 
 
@@ -128,11 +147,27 @@ def table(measured: Measured, question: str, kind: str) -> str:
         return "*No run of this question has ended yet.*"
     lines = [f"| | {' | '.join(METRICS[name].label for name in names)} |", f"|---|{'---|' * len(names)}"]
     for cell in cells:
-        title, base = f"{cell.title} ({measured.reached(cell)})", measured.base(cell)
+        title, base = f"`{cell.name}` {cell.title} ({measured.reached(cell)})", measured.base(cell)
         if kind == "differences" and base is not measured.default:
-            title += f" – against *{base.title}*"
-        lines.append(f"| {title} | {' | '.join(show(measured, cell.name, name) for name in names)} |")
+            title += f" – against `{base.name}`"
+        shown = [
+            "same"
+            if kind != "differences" and measured.is_same(cell, name) and base in cells
+            else show(measured, cell.name, name)
+            for name in names
+        ]
+        lines.append(f"| {title} | {' | '.join(shown)} |")
+    if kind != "differences" and (told := [_of_the_data(measured, name) for name in names]).count("") < len(names):
+        lines.append(f"| the data themselves | {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def _of_the_data(measured: Measured, name: str) -> str:
+    """A metric of the motions and captions that the others are measured against; empty where there is none."""
+    rows = [row for (cell, _), row in measured.rows.items() if cell == measured.default.name]
+    values = [row["metrics"].get(OF_THE_DATA.get(name, "")) for row in rows]
+    known, metric = [value for value in values if value is not None], METRICS[name]
+    return f"{metric.factor * sum(known) / len(known):.{metric.decimals}f}" if known else ""
 
 
 def value(measured: Measured, cell: str, name: str) -> str:
@@ -143,43 +178,84 @@ def value(measured: Measured, cell: str, name: str) -> str:
     return shown if len(values) in (0, measured.reached(chosen)) else f"{shown} ({len(values)} seeds)"
 
 
-def difference(measured: Measured, cell: str, name: str) -> str:
+def difference(measured: Measured, cell: str, name: str, *, is_plain: bool = False) -> str:
     """Mean ± interval of the differences from the cell that it stands against, paired by seed.
 
-    Bold where the interval leaves out 0; with a dagger where it is a discovery by the scatter of all cells.
+    Bold where the interval leaves out 0, unless plain; with a dagger where it also stands among all differences.
     """
     chosen = measured.study.cell(cell)
+    if measured.is_same(chosen, name):
+        return "same"
     values = measured.differences(chosen, name)
     shown = _show(values, name, signed=True)
-    if (cell, name) in measured.discoveries:
+    if measured.stands(chosen, name):
         shown += " †"
-    return f"**{shown}**" if measured.is_complete(chosen, name) and is_clear(values) else shown
+    is_bold = not is_plain and measured.is_complete(chosen, name) and is_clear(values)
+    return f"**{shown}**" if is_bold else shown
 
 
 def effects(measured: Measured, cell: str, *names: str) -> str:
     """Differences in a sentence, and which of them stand: those with a dagger in tables."""
+    chosen = measured.study.cell(cell)
+    base = measured.base(chosen)
     labels = {name: METRICS[name].label.partition(",")[0] for name in names}
-    shown = [
-        f"{labels[name]} {difference(measured, cell, name)}{METRICS[name].label.partition(',')[2]}" for name in names
-    ]
-    found = [labels[name] for name in names if (cell, name) in measured.discoveries]
-    if not any((cell, name) in measured.probabilities for name in names):
-        return f"{'; '.join(shown)} (too few seeds yet to tell)"
-    return f"{'; '.join(shown)} ({'beyond the noise: ' + ', '.join(found) if found else 'inside the noise'})"
+    shown = "; ".join(
+        f"{labels[name]} {difference(measured, cell, name, is_plain=True)}{METRICS[name].label.partition(',')[2]}"
+        for name in names
+    )
+    if base is not measured.default:
+        shown += f", against `{base.name}`"
+    if not chosen.is_counted:
+        return shown
+    found = [labels[name] for name in names if measured.stands(chosen, name)]
+    if not any(measured.error(chosen, name) for name in names):
+        return f"{shown} (too few seeds yet to tell)"
+    return f"{shown} ({'beyond the noise: ' + ', '.join(found) if found else 'inside the noise'})"
+
+
+def verdict(measured: Measured, cell: str, name: str, percent: str) -> str:
+    """A difference in percent of what the cell stands against, with its 95 % interval, and a verdict.
+
+    Of an effect of so many percent that others found: whether the interval has it in it, and whether it has 0.
+    """
+    chosen = measured.study.cell(cell)
+    error, base = measured.error(chosen, name), measured.values(measured.base(chosen), name)
+    if error is None:
+        return "– | too few seeds yet"
+    values, whole = measured.differences(chosen, name), sum(base.values()) / len(base)
+    mean = 100 * sum(values) / len(values) / whole
+    width = 100 * error[0] * t_quantile(error[1]) / abs(whole)
+    claimed, is_clearly_other = float(percent), abs(mean) > width
+    has_claimed = abs(mean - claimed) <= width
+    if has_claimed:
+        told = "holds" if is_clearly_other else "cannot tell"
+    elif is_clearly_other and mean * claimed > 0:
+        told = "holds, smaller" if abs(mean) < abs(claimed) else "holds, larger"
+    else:
+        told = "not here: so large an effect is excluded"
+    return f"{mean:+.1f} ± {width:.1f} % | {told}"
 
 
 def comparisons(measured: Measured) -> str:
     """How many differences are marked."""
-    tested, found = measured.probabilities, measured.discoveries
-    bold = sum(is_clear(measured.differences(measured.study.cell(cell), name)) for cell, name in tested)
+    tested = [(measured.study.cell(cell), name) for cell, name in measured.probabilities]
+    bold = sum(is_clear(measured.differences(cell, name)) for cell, name in tested)
+    found = sum(measured.stands(cell, name) for cell, name in tested)
     chance = f"by chance about {len(tested) / 20:.0f}"
-    return f"of {len(tested)} differences {bold} are bold ({chance}), {len(found)} have †"
+    return f"of {len(tested)} differences {bold} are bold ({chance}), {found} have †"
 
 
 def noise(measured: Measured) -> str:
-    """Markdown: for each metric its value, and the least difference that can be told with three and five seeds."""
-    kinds = [(is_shared, seeds) for is_shared in (False, True) for seeds in (3, 5)]
-    heads = [f"{seeds} seeds, {'one tokenizer' if is_shared else 'own tokenizers'}" for is_shared, seeds in kinds]
+    """Markdown: for each metric its value, and the least difference that three and five seeds can tell."""
+    kinds = [
+        (is_shared, seeds, level)
+        for is_shared in (False, True)
+        for seeds, level in ((3, 0.05), (5, 0.05), (3, measured.level))
+    ]
+    heads = [
+        f"{'one tokenizer' if is_shared else 'own tokenizers'}: {seeds} seeds{', †' if level != 0.05 else ''}"
+        for is_shared, seeds, level in kinds
+    ]
     lines = [f"| | the default | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
     for name in COMPARED:
         widths = [measured.resolution(name, *kind) for kind in kinds]
@@ -189,29 +265,45 @@ def noise(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def full_size(measured: Measured) -> str:
-    """Markdown: the three families trained at full size on real motion, from the committed results of each.
+def evaluators(measured: Measured) -> str:
+    """Whether one evaluator network measured all rows."""
+    others = sum(row["protocol"].get("evaluator_sha256") != measured.evaluator for row in measured.rows.values())
+    if not others:
+        return "by one evaluator network"
+    return f"by one evaluator network, but for {others} rows of another, whose FID and retrieval are left out"
 
-    Raises:
-        ValueError: if their evaluator is not that of the study.
-    """
+
+def full_size(measured: Measured) -> str:
+    """Markdown: the three families trained at full size on real motion, from the committed results of each."""
     names = [name for group in FULL_SIZE.values() for name in group]
     lines = [f"| | {' | '.join(METRICS[name].label for name in names)} |", f"|---|{'---|' * len(names)}"]
-    evaluators = {row["protocol"]["evaluator_sha256"] for row in measured.rows.values()}
-    for title, folder in FAMILIES.items():
-        shown = []
-        for file, group in FULL_SIZE.items():
-            result = json.loads((ROOT / "hub_configs" / folder / f"{file}.json").read_text(encoding="utf-8"))
-            evaluators.add(result["protocol"]["evaluator_sha256"])
-            for name in group:
-                found, metric = result["metrics"][name.removeprefix("generated_")], METRICS[name]
-                mean = found["mean"] if isinstance(found, Mapping) else found
-                width = f" ± {metric.factor * found['ci95']:.{metric.decimals}f}" if isinstance(found, Mapping) else ""
-                shown.append(f"{metric.factor * mean:.{metric.decimals}f}{width}")
-        lines.append(f"| {title} | {' | '.join(shown)} |")
-    if len(evaluators) > 1:
-        raise ValueError(f"the study and the results in hub_configs have {len(evaluators)} evaluators; one is wanted.")
+    for title in FAMILIES:
+        lines.append(f"| {title} | {' | '.join(_full(title, name) for name in names)} |")
+    results = [_full_result(title, file) for title in FAMILIES for file in FULL_SIZE]
+    if {result["protocol"]["evaluator_sha256"] for result in results} != {measured.evaluator}:
+        lines += [
+            "",
+            "Their evaluator network is not that of the rows above: FID and R@3 cannot be compared with those.",
+        ]
     return "\n".join(lines)
+
+
+def full(_: Measured, name: str) -> str:
+    """A metric of the three families at full size, as `full_size`."""
+    return ", ".join(f"{_full(title, name)} ({title})" for title in FAMILIES)
+
+
+def _full(family: str, name: str) -> str:
+    (file,) = (file for file, group in FULL_SIZE.items() if name in group)
+    found, metric = _full_result(family, file)["metrics"][name.removeprefix("generated_")], METRICS[name]
+    if not isinstance(found, Mapping):
+        return f"{metric.factor * found:.{metric.decimals}f}"
+    mean, width = metric.factor * found["mean"], metric.factor * found["ci95"]
+    return f"{mean:.{metric.decimals}f} ± {width:.{metric.decimals}f}"
+
+
+def _full_result(family: str, file: str) -> dict[str, Any]:
+    return json.loads((ROOT / "hub_configs" / FAMILIES[family] / f"{file}.json").read_text(encoding="utf-8"))
 
 
 def _show(values: Sequence[float], name: str, *, signed: bool) -> str:
@@ -271,7 +363,10 @@ _FILLED = {
     "longest": _longest,
     "motions": _motions,
     "comparisons": comparisons,
+    "evaluators": evaluators,
+    "verdict": verdict,
     "noise": noise,
     "full_size": full_size,
+    "full": full,
     "command": _command,
 }

@@ -3,12 +3,15 @@
 import itertools
 import json
 import math
+import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy import stats
 from study_runs import Cell, Study, load_study
 
@@ -63,9 +66,25 @@ OF_THE_FIRST_STAGE = {
     "dead_codes",
     "gram_error_excess",
 }
+# Of the evaluator network.
+OF_THE_EVALUATOR = {
+    *("reconstruction_fid", "generated_fid", "generated_fid_over_floor", "generated_mm_dist"),
+    *(name for name in METRICS if name.endswith("_r_at_3")),
+}
+OF_THE_WORDS = {"final_loss", "steps_to_loss"}  # cannot be compared between vocabularies
 # What cells are compared by.
 COMPARED = (
-    *("joint_error_mm", "bleu_4", "cider", "action", "style", "test_unseen_cider", "final_loss", "steps_to_loss"),
+    *(
+        "joint_error_mm",
+        "reconstruction_fid",
+        "bleu_4",
+        "cider",
+        "action",
+        "style",
+        "test_unseen_cider",
+        "final_loss",
+        "steps_to_loss",
+    ),
     *("generated_fid", "generated_text_to_motion_r_at_3"),
 )
 FALSE_DISCOVERY_RATE = 0.05
@@ -104,7 +123,7 @@ class Measured:
         """The study of a YAML, with the rows of the JSONL beside it that are of its settings.
 
         Raises:
-            ValueError: for a line that is no row, or rows that were not measured by one evaluator on the same data.
+            ValueError: for a line that is no row, or rows that were not measured on the same data.
         """
         study, file = load_study(path), path.with_suffix(".jsonl")
         found = read_rows(file)
@@ -114,11 +133,16 @@ class Measured:
             if (cell.name, seed) in found
             and found[cell.name, seed]["protocol"]["settings"] == study.settings(cell, seed)
         }
-        for what in ("evaluator_sha256", "data"):
-            told = {json.dumps(row["protocol"].get(what, row.get(what)), sort_keys=True) for row in rows.values()}
-            if len(told) > 1:
-                raise ValueError(f"{file}: its rows have {what} of {len(told)} kinds, {', '.join(sorted(told))}.")
+        told = {json.dumps(row["data"], sort_keys=True) for row in rows.values()}
+        if len(told) > 1:
+            raise ValueError(f"{file}: its rows have data of {len(told)} kinds, {', '.join(sorted(told))}.")
         return cls(study, rows)
+
+    @cached_property
+    def evaluator(self) -> str | None:
+        """Hash of the evaluator network that measured most rows; what others say of FID and retrieval is left out."""
+        told = Counter(row["protocol"].get("evaluator_sha256") for row in self.rows.values())
+        return told.most_common(1)[0][0] if told else None
 
     @property
     def default(self) -> Cell:
@@ -139,7 +163,11 @@ class Measured:
         found = {}
         for seed in range(cell.seeds):
             row = self.rows.get((cell.name, seed))
-            value = None if row is None else figure(row, metric, self.study.loss)
+            if row is None or (metric in OF_THE_WORDS and cell.has_own_words):
+                continue
+            if metric in OF_THE_EVALUATOR and row["protocol"].get("evaluator_sha256") != self.evaluator:
+                continue
+            value = figure(row, metric, self.study.loss)
             if value is not None:
                 found[seed] = value
         return found
@@ -153,72 +181,130 @@ class Measured:
         own, others = self.values(cell, metric), self.values(self.base(cell), metric)
         return [value - others[seed] for seed, value in own.items() if seed in others]
 
-    def shares_first_stage(self, cell: Cell) -> bool:
-        """Whether a cell has the tokenizer of the cell that it stands against."""
-        own, other = (next(iter(self.study.stage_keys(each, 0).values())) for each in (cell, self.base(cell)))
-        return own == other
+    def shared_stages(self, cell: Cell) -> int:
+        """How many stages, from the first on, a cell has in common with the cell that it stands against."""
+        pairs = zip(self._stages[cell.name], self._stages[cell.against], strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    @cached_property
+    def _stages(self) -> dict[str, tuple[str, ...]]:
+        """What tells the stages of each cell from others."""
+        return {cell.name: tuple(self.study.stage_keys(cell, 0).values()) for cell in self.study.cells}
+
+    def is_same(self, cell: Cell, metric: str) -> bool:
+        """Whether a figure of a cell is that of what it stands against, for the tokenizer is the same one."""
+        return metric in OF_THE_FIRST_STAGE and cell is not self.base(cell) and self.shared_stages(cell) > 0
 
     def is_comparable(self, cell: Cell, metric: str) -> bool:
         """Whether a difference may be tested: three seeds or more, all with the figure, and something to differ."""
-        is_shared = metric in OF_THE_FIRST_STAGE and self.shares_first_stage(cell)
         has_seeds = len(self.differences(cell, metric)) > 2 and self.is_complete(cell, metric)
-        return has_seeds and cell.is_counted and cell is not self.base(cell) and not is_shared
+        is_other = cell is not self.base(cell) and not self.is_same(cell, metric)
+        return has_seeds and cell.is_counted and is_other and self._is_first(cell, metric)
+
+    def _is_first(self, cell: Cell, metric: str) -> bool:
+        """Whether no cell before it compares the same two tokenizers, where nothing else is compared."""
+        return metric not in OF_THE_FIRST_STAGE or self._like(cell, metric) is cell
+
+    def _like(self, cell: Cell, metric: str) -> Cell:
+        """The cell that is tested: of those that compare the same two tokenizers by their figures, the first."""
+        if metric not in OF_THE_FIRST_STAGE:
+            return cell
+        pair = self._tokenizers(cell)
+        return next(
+            each for each in self.study.cells if each.is_counted == cell.is_counted and pair == self._tokenizers(each)
+        )
+
+    def _tokenizers(self, cell: Cell) -> tuple[str, str]:
+        return self._tokenizer(cell), self._tokenizer(self.base(cell))
+
+    def _tokenizer(self, cell: Cell) -> str:
+        return self._stages[cell.name][0]
 
     def is_complete(self, cell: Cell, metric: str) -> bool:
         """Whether every seed of a cell, and of what it stands against, has a metric."""
         return all(len(self.values(each, metric)) == self.reached(each) for each in (cell, self.base(cell)))
 
-    def spread(self, metric: str, is_shared: bool) -> tuple[float, float] | None:
-        """How differences of one seed scatter: standard deviation pooled over cells, and its degrees of freedom.
-
-        Pooled apart over the cells that share the tokenizer of what they stand against, and those that do not. Several
-        cells stand against the same one, whose own scatter is then known from its few seeds alone: with as much of the
-        variance in the one as in the others, Satterthwaite's degrees of freedom are 4 / (1 / F + 1 / B), of F in the
-        cells and B in what they stand against. None while nothing can be compared.
-        """
-        squares, of_cells, of_bases = 0.0, 0, dict[str, int]()
+    @cached_property
+    def _groups(self) -> list[list[Cell]]:
+        """Cells that scatter alike, apart by their tokenizers."""
+        groups: dict[str, list[Cell]] = {}
         for cell in self.study.cells:
-            if self.is_comparable(cell, metric) and self.shares_first_stage(cell) == is_shared:
-                values = self.differences(cell, metric)
-                mean, freedom = sum(values) / len(values), len(values) - 1
-                squares += sum((value - mean) ** 2 for value in values)
-                of_cells += freedom
-                of_bases[cell.against] = max(freedom, of_bases.get(cell.against, 0))
-        if not squares:
-            return None
-        return math.sqrt(squares / of_cells), 4 / (1 / of_cells + 1 / sum(of_bases.values()))
+            is_usual = len(cell.stages) == len(self.default.stages) and cell.is_counted and not cell.is_apart
+            if is_usual and self.reached(cell) > 1:
+                groups.setdefault(self._tokenizer(cell), []).append(cell)
+        return list(groups.values())
 
-    def resolution(self, metric: str, is_shared: bool, seeds: int) -> float | None:
-        """Half the width of the 95 % interval of a mean of so many differences, by the pooled spread."""
+    def spread(self, metric: str, is_shared: bool) -> tuple[float, float] | None:
+        """Standard deviation of a single run, pooled over cells, and its degrees of freedom.
+
+        Of runs that share the tokenizer: what is left after the mean of each cell and of each seed, so that what a
+        tokenizer does to all of its cells is taken out. Of runs with tokenizers of their own: the scatter over seeds
+        within a cell; cells of one tokenizer count as one. A difference of two means of n seeds has the standard error
+        spread * sqrt(2 / n) in both. None while there is nothing to take it from.
+        """
+        squares, freedom = 0.0, 0
+        for group in self._groups:
+            found = [self.values(cell, metric) for cell in group if self.is_complete(cell, metric)]
+            found = [values for values in found if len(values) > 1]
+            if not found or (is_shared and (len(found) < 2 or metric in OF_THE_FIRST_STAGE)):
+                continue
+            if is_shared:
+                left, degrees = _residuals(found)
+                squares, freedom = squares + left, freedom + degrees
+            else:
+                variances = [statistics.variance(values.values()) for values in found]
+                degrees = max(map(len, found)) - 1
+                squares, freedom = squares + degrees * statistics.mean(variances), freedom + degrees
+        return (math.sqrt(squares / freedom), freedom) if squares and freedom else None
+
+    def resolution(self, metric: str, is_shared: bool, seeds: int, level: float = 0.05) -> float | None:
+        """The least difference of two means of so many seeds that is significant at a level, by the pooled spread."""
         spread = self.spread(metric, is_shared)
         if spread is None:
             return None
-        return float(stats.t.ppf(0.975, spread[1])) * spread[0] / math.sqrt(seeds)
+        return t_quantile(spread[1], level) * spread[0] * math.sqrt(2 / seeds)
+
+    def error(self, cell: Cell, metric: str) -> tuple[float, float] | None:
+        """Standard error of a cell's mean difference and its degrees of freedom.
+
+        By the pooled spread; by the cell's own differences where it goes on from the same trained model, or scatters
+        otherwise (`apart` in the study). None where nothing can be compared.
+        """
+        values = self.differences(cell, metric)
+        if len(values) < 3 or self.is_same(cell, metric):
+            return None
+        if self.shared_stages(cell) > 1 or cell.is_apart or self.base(cell).is_apart:
+            deviation = statistics.stdev(values)
+            return (deviation / math.sqrt(len(values)), len(values) - 1) if deviation else None
+        spread = self.spread(metric, self.shared_stages(cell) == 1)
+        return None if spread is None else (spread[0] * math.sqrt(2 / len(values)), spread[1])
 
     @cached_property
     def probabilities(self) -> dict[tuple[str, str], float]:
-        """(cell, metric) -> how probable so large a difference is if there is none, by the pooled spread."""
+        """(cell, metric) -> how probable so large a difference is if there is none."""
         found = {}
         for metric in COMPARED:
-            spreads = {is_shared: self.spread(metric, is_shared) for is_shared in (True, False)}
             for cell in self.study.cells:
-                spread = spreads[self.shares_first_stage(cell)]
-                if spread is not None and self.is_comparable(cell, metric):
-                    values = self.differences(cell, metric)
-                    size = abs(sum(values) / len(values)) / (spread[0] / math.sqrt(len(values)))
-                    found[cell.name, metric] = 2 * float(stats.t.sf(size, spread[1]))
+                error = self.error(cell, metric) if self.is_comparable(cell, metric) else None
+                if error is not None:
+                    size = abs(statistics.mean(self.differences(cell, metric))) / error[0]
+                    found[cell.name, metric] = 2 * float(stats.t.sf(size, error[1]))
         return found
 
     @cached_property
-    def discoveries(self) -> set[tuple[str, str]]:
-        """(cell, metric) of the differences that stand with the false discovery rate of them all at 5 %.
+    def level(self) -> float:
+        """The probability below which the false discovery rate of all differences of the study is 5 %.
 
-        By Benjamini and Hochberg (1995), over every difference of the study.
+        By Benjamini and Hochberg (1995).
         """
-        ordered = sorted(self.probabilities.items(), key=lambda item: item[1])
+        ordered = sorted(self.probabilities.values())
         limit = FALSE_DISCOVERY_RATE / max(1, len(ordered))
-        last = max((rank for rank, (_, value) in enumerate(ordered, 1) if value <= rank * limit), default=0)
-        return {key for key, _ in ordered[:last]}
+        return limit * max((rank for rank, value in enumerate(ordered, 1) if value <= rank * limit), default=1)
+
+    def stands(self, cell: Cell, metric: str) -> bool:
+        """Whether a difference is a discovery, and the interval of its own seeds leaves out 0."""
+        probability = self.probabilities.get((self._like(cell, metric).name, metric))
+        return probability is not None and probability <= self.level and is_clear(self.differences(cell, metric))
 
     def cells(self, question: str) -> list[Cell]:
         """The default and the cells of a question that have a row."""
@@ -250,8 +336,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
+    return mean, t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def t_quantile(freedom: float, level: float = 0.05) -> float:
+    """What Student's t leaves on either side with half the level."""
+    return float(stats.t.isf(level / 2, freedom))
 
 
 def is_clear(differences: Sequence[float]) -> bool:
@@ -260,3 +350,18 @@ def is_clear(differences: Sequence[float]) -> bool:
         return False
     mean, width = interval(differences)
     return abs(mean) > width > 0
+
+
+def _residuals(found: Sequence[Mapping[int, float]]) -> tuple[float, int]:
+    """Sum of squares, and degrees of freedom, of what a mean for each cell and one for each seed leave of figures."""
+    seeds = sorted({seed for values in found for seed in values})
+    rows, figures = [], []
+    for place, values in enumerate(found):
+        for seed, value in values.items():
+            row = np.zeros(len(found) + len(seeds))
+            row[place] = row[len(found) + seeds.index(seed)] = 1
+            rows.append(row)
+            figures.append(value)
+    design, wanted = np.array(rows), np.array(figures)
+    means, _, rank, _ = np.linalg.lstsq(design, wanted, rcond=None)
+    return float(((wanted - design @ means) ** 2).sum()), len(wanted) - int(rank)

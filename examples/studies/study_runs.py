@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ class Cell:
         generation: how its motions are made, the study's unless the cell has its own.
         is_counted: whether its differences are tested and pooled with the others; not those of cells that have stages
             of their own, which are another system, or say `counted: false`.
+        is_apart: whether its seeds scatter otherwise than those of other cells, by `apart: true`.
+        has_own_words: whether its text tokens are others, so that losses cannot be compared, by `own_words: true`.
     """
 
     name: str
@@ -103,6 +106,8 @@ class Cell:
     stages: tuple[Stage, ...]
     generation: Mapping[str, Any]
     is_counted: bool
+    is_apart: bool = False
+    has_own_words: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,8 @@ def load_study(path: str | Path, work: str | Path | None = None, real_data: str 
 
 
 def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage], said: Mapping[str, Any]) -> Cell:
-    known = {"name", "question", "title", "against", "seeds", "changes", "then", "stages", "generation", "counted"}
+    known = {"name", "question", "title", "against", "seeds", "changes", "then", "stages", "generation"}
+    known |= {"counted", "apart", "own_words"}
     if not {"name", "question", "title"} <= set(entry) <= known:
         raise ValueError(
             f"{path}: a cell has name, question and title, and may have {', '.join(sorted(known))}: {entry}"
@@ -239,11 +245,18 @@ def _read_cell(path: Path, entry: Mapping[str, Any], stages: Mapping[str, Stage]
         stages=tuple(own.values()),
         generation=generation,
         is_counted=entry.get("counted", "stages" not in entry),
+        is_apart=entry.get("apart", False),
+        has_own_words=entry.get("own_words", False),
     )
 
 
 def _recipe(stage: Stage) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / stage.recipe).read_text(encoding="utf-8"))
+    return _read_recipe(stage.recipe)
+
+
+@cache
+def _read_recipe(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def _hash(said: Any) -> str:
@@ -269,6 +282,8 @@ def prepare_study(study: Study) -> None:
         elif not (folder / "Mean.npy").is_file():
             if study.real_data is None:
                 raise ValueError(f"{study.path} is of real motion: give its folder, --real-data DIR.")
+            if not (study.real_data / "unpack.py").is_file():
+                raise FileNotFoundError(f"{study.real_data} is no folder of the real motion: it has no unpack.py.")
             raw = study.work / "raw"
             subprocess.run([sys.executable, str(study.real_data / "unpack.py"), str(raw)], check=True)
             shutil.copyfile(study.real_data / "bandai" / "labels.json", study.work / LABELS)
@@ -276,16 +291,10 @@ def prepare_study(study: Study) -> None:
     _train_evaluator(study)
 
 
-def check_evaluator(study: Study, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Raises a ValueError if rows were measured by another evaluator network than the one of a prepared study."""
+def rows_of_other_evaluators(study: Study, rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many rows were measured by another evaluator network than the one of a prepared study."""
     own = _evaluator(study).protocol["evaluator_sha256"]
-    others = [row for row in rows if row["protocol"]["evaluator_sha256"] != own]
-    if others:
-        raise ValueError(
-            f"{len(others)} rows were measured by another evaluator than {own[:12]}, which was trained here: other "
-            "threads, versions or processors round differently. Their figures cannot stand beside new ones: measure "
-            "into another file (--rows), or take them out."
-        )
+    return sum(row["protocol"]["evaluator_sha256"] != own for row in rows)
 
 
 def run_cell(study: Study, cell: Cell, seed: int) -> dict[str, Any]:

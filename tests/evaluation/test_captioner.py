@@ -90,7 +90,7 @@ def test_parts_left_by_a_kill_after_the_last_rename_are_removed(tiny_model, tiny
 def test_captions_of_another_model_data_or_settings_are_not_mixed(
     tiny_model, tiny_processor, motions, whole, tiny_language_model, tiny_tokenizer_model
 ):
-    with pytest.raises(ValueError, match="made with another decoding; remove them or name another output"):
+    with pytest.raises(ValueError, match=r"made with another decoding; remove .*\.jsonl or name another output"):
         write_captions(tiny_model, tiny_processor, motions, whole, batch_size=2, max_new_tokens=7)
     moved = motions.map(lambda row: {"motion": row["motion"] + 1e-3})
     with pytest.raises(ValueError, match="another data"):
@@ -108,6 +108,17 @@ def test_captions_of_another_model_data_or_settings_are_not_mixed(
     other = GeoMotionGPTForCausalLM.from_components(tiny_language_model, tiny_tokenizer_model, projection_seed=1)
     with pytest.raises(ValueError, match="another model"):
         write_captions(other, tiny_processor, motions, whole, **SETTINGS)
+
+
+def test_what_was_removed_is_made_again_with_other_settings(tiny_model, tiny_processor, motions, tmp_path):
+    path = tmp_path / "captions.jsonl"
+    write_captions(tiny_model, tiny_processor, motions, path, **SETTINGS)
+    path.unlink()
+    other = {**SETTINGS, "max_new_tokens": 3}
+    write_captions(tiny_model, tiny_processor, motions, path, **other)
+    assert write_captions(tiny_model, tiny_processor, motions, path, **other) is not None
+    with pytest.raises(ValueError, match="another decoding"):
+        write_captions(tiny_model, tiny_processor, motions, path, **SETTINGS)
 
 
 def test_captions_of_unknown_origin_are_left_alone(tiny_model, tiny_processor, motions, tmp_path):

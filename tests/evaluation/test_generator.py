@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,12 +111,24 @@ def test_motions_of_another_request_model_or_data_are_not_mixed(tiny_model, tiny
     for change in ({"seed": 1}, {"lengths": "free"}, {"task": "motion-prediction"}):
         with pytest.raises(ValueError, match="the motions there were made with another .*request"):
             write_motions(tiny_model, tiny_processor, motions, whole, replace(MotionRequest(), **change), **SETTINGS)
-    with pytest.raises(ValueError, match="another decoding; remove them or name another output"):
+    with pytest.raises(ValueError, match=r"another decoding; remove .*\.jsonl or name another output"):
         write_motions(tiny_model, tiny_processor, motions, whole, MotionRequest(), batch_size=2, do_sample=False)
     with pytest.raises(ValueError, match="another data"):
         write_motions(tiny_model, tiny_processor, motions.select(range(6)), whole, MotionRequest(), **SETTINGS)
     with pytest.raises(ValueError, match="another batch_size"):
         write_motions(tiny_model, tiny_processor, motions, whole, MotionRequest(), **{**SETTINGS, "batch_size": 3})
+
+
+def test_motions_that_are_gone_are_missed_by_name(tiny_model, tiny_processor, motions, tmp_path):
+    def write():
+        return write_motions(tiny_model, tiny_processor, motions, tmp_path / "made", MotionRequest(), **SETTINGS)
+
+    write()
+    shutil.rmtree(tmp_path / "made")
+    with pytest.raises(ValueError, match=r"made.jsonl lists are gone .*: remove .*made.jsonl too"):
+        write()
+    (tmp_path / "made.jsonl").unlink()
+    assert len(write().motions) == len(LENGTHS)
 
 
 def test_a_seed_decides_and_every_batch_has_draws_of_its_own(tiny_model, tiny_processor, motions, whole, tmp_path):

@@ -26,8 +26,9 @@ from geomotiongpt.evaluation.forgetting import measure_forgetting
 from geomotiongpt.evaluation.reconstruction import encode_latent_sequences
 from geomotiongpt.models.processing_llamo import LLaMoProcessor
 from geomotiongpt.training.arguments import LLaMoTrainingArguments
-from geomotiongpt.training.continuous_stages import check_lengths, set_answers
-from geomotiongpt.training.llamo import _drop_slow_motions, _example, caption_latent_sequences
+from geomotiongpt.training.continuous_stages import set_answers
+from geomotiongpt.training.lengths import check_lengths, token_example
+from geomotiongpt.training.llamo import _drop_slow_motions, caption_latent_sequences
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("no_history_plot")
@@ -314,7 +315,7 @@ def test_the_longest_row_of_every_task_is_looked_at(task, first_run, tmp_path):
         rows.append(items[1]["example"])
     mask = processor.prepare_examples(rows, with_answers=True)["attention_mask"]
     longest = int(mask.sum(-1).max())
-    make = partial(_example, [3, 9])
+    make = partial(token_example, [3, 9])
     processor.tokenizer.model_max_length = longest
     check_lengths(processor, args, dataset, make)
     processor.tokenizer.model_max_length = longest - 1

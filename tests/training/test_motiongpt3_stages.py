@@ -19,7 +19,7 @@ from geomotiongpt.data.training_sets import normalised_clips
 from geomotiongpt.evaluation.reconstruction import encode_latents
 from geomotiongpt.models.processing_motiongpt3 import MotionGPT3Processor
 from geomotiongpt.training.arguments import MotionGPT3TrainingArguments
-from geomotiongpt.training.continuous_stages import check_lengths
+from geomotiongpt.training.lengths import check_lengths
 from geomotiongpt.training.motiongpt3 import _example, caption_latents
 
 HERE = Path(__file__).parent
