@@ -87,6 +87,28 @@ def test_splits_stay_as_they_were_when_files_come_to_them_and_none_is_empty(take
         assert set(report.splits) == set(SPLITS) and sum(report.splits.values()) == count
 
 
+def test_a_clip_that_chance_did_not_put_into_its_split_stays_there_too(takes):
+    """What was tested on yesterday is not trained on today."""
+    build(takes, *ALL, columns="file,caption", mirror=False)
+    before = lists(takes.parent / "built")
+    assert set(before) == set(SPLITS)
+    for number in range(5, 40):
+        export_motion(make_joints(20, seed=number), takes / f"take{number}.bvh")
+    build(takes, *ALL, *(f"take{number},walks" for number in range(5, 40)), columns="file,caption", mirror=False)
+    after = lists(takes.parent / "built")
+    assert all(set(before[name]) <= set(after[name]) for name in SPLITS)
+    (split,) = (name for name in SPLITS if "take0" in after[name])
+    other = "val" if split == "train" else "train"
+    build(takes, f"take0,walks,,,{other}", *(f"take{number},walks,,," for number in range(1, 40)), mirror=False)
+    assert "take0" in lists(takes.parent / "built")[other], "the table decides"
+
+
+def test_names_are_the_same_however_an_accent_is_spelt(takes):
+    (takes / "take0.bvh").rename(takes / "cafe\u0301.bvh")
+    report = build(takes, "caf\u00e9,walks,,,train", "take1,walks,,,train", mirror=False)
+    assert report.splits == {"train": 2}
+
+
 def test_splits_that_are_given_are_kept(takes):
     report = build(takes, "take0,walks,,,unseen", *(f"take{number},walks,,,train" for number in (1, 2)), mirror=False)
     assert report.splits == {"train": 2, "unseen": 1}

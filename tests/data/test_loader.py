@@ -268,6 +268,15 @@ def test_stored_datasets_come_back_whole(folder, load, tmp_path, how):
         load(stored, "train", "kitml")
 
 
+def test_mirrored_clips_of_stored_data_are_known_where_every_caption_is_of_a_part(folder, load, tmp_path):
+    for name in SPLITS["train"]:
+        write_texts(folder, name, "a part#part/NOUN#0.0#1.0")
+    load(folder).save_to_disk(tmp_path / "stored")
+    assert any(name.startswith("M") for name in load(tmp_path / "stored", "train")["motion_id"])
+    for path in (folder, tmp_path / "stored"):
+        assert not any(name.startswith("M") for name in load(path, "train", mirrored=False)["motion_id"])
+
+
 def test_data_stored_without_tagged_words_have_empty_ones(folder, load, tmp_path):
     load(folder).remove_columns("tokens").save_to_disk(tmp_path / "stored")
     item = load(tmp_path / "stored", "train")[0]

@@ -168,6 +168,14 @@ def test_the_captions_of_the_embedded_data_agree_with_each_other():
     assert shifted["action"][0] < 0.5
 
 
+def test_phrases_are_read_whatever_their_letters_and_their_ends():
+    labels = {"action": {"walk": ["Walks"], "fall": ["falls (slow)"]}, "side": ["Left"], "style": {"plain": []}}
+    words = AttributeWords.from_labels(labels)
+    assert words.read("a person WALKS left")["action"] == "walk"
+    assert words.read("he falls (slow), twice") == {"action": "fall", "side": None, "style": "plain"}
+    assert words.read("to the left")["side"] == "Left" and words.read("leftover")["side"] is None
+
+
 def test_the_labels_of_the_real_motions_read_their_captions(real_data):
     """Every caption names the action and style that its clip is labelled with."""
     folder = real_data / "bandai"

@@ -74,7 +74,8 @@ def test_entries_of_a_card_are_of_the_task_and_the_model_alone():
     metrics = {"fid": 3.0, "fid_floor": {"mean": 2.0, "ci95": 0.1, "n": 20}, "ground_truth_diversity": 5.0}
     metrics |= {"baseline_ade_mm": 4.0}
     metrics |= {"fid_over_floor": {"mean": 1.5, "ci95": 0.1, "n": 20}, "foot_skating_over_ground_truth": None}
-    for task, name in (("text-to-motion", "Text to motion"), ("motion-to-text", "Motion captioning")):
+    named = {"text-to-motion": "Text to motion", "unconditional": "Unconditional motion", "text": "Text"}
+    for task, name in {**named, "motion-to-text": "Motion captioning"}.items():
         protocol = {"task": task, "evaluator_sha256": "0123456789abcdef"}
         entries = eval_results({"protocol": protocol, "metrics": metrics}, "data")
         assert {entry.metric_type: entry.metric_value for entry in entries} == {"fid": 3.0, "fid_over_floor": 1.5}

@@ -119,10 +119,12 @@ def take_steps(stage: str, folder: Path, num_processes: int) -> None:
     after = {name: value.detach().contiguous() for name, value in trainer.model.state_dict().items()}
     flat = torch.cat([value.double().reshape(-1) for value in after.values()])
     gathered = trainer.accelerator.gather(flat[None])
+    noises = trainer.accelerator.gather(torch.rand(1))
     if trainer.is_world_process_zero():
         report = {
             "world_size": trainer.args.world_size,
             "processes_agree": bool((gathered == gathered[0]).all()),
+            "num_noises": len(noises.unique()),
             "moved": max(float((after[name].double() - before[name].double()).abs().max()) for name in after),
             "log": trainer.state.log_history,
         }

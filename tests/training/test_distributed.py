@@ -45,7 +45,7 @@ def test_two_processes_take_the_steps_of_one(stage, two_processes, tmp_path):
     take_steps(stage, tmp_path, num_processes=1)
     one, two = (json.loads((folder / f"{stage}.json").read_text()) for folder in (tmp_path, two_processes))
     assert (one["world_size"], two["world_size"]) == (1, 2)
-    assert two["processes_agree"]
+    assert two["processes_agree"] and two["num_noises"] == 2, "one model, and noise of their own"
     assert one["moved"] > 1e-2
     reference, weights = (load_file(folder / f"{stage}.safetensors") for folder in (tmp_path, two_processes))
     for name in reference:
@@ -69,6 +69,9 @@ def test_examples_train_both_stages_in_two_processes(motions, tokenizer_recipe, 
         str(tokenizer_recipe),
         *common,
         f"training.output_dir={first}",
+        *("training.eval_strategy=steps", "training.save_strategy=steps", "training.eval_steps=1"),
+        *("training.save_steps=1", "training.load_best_model_at_end=true", "training.greater_is_better=false"),
+        "training.metric_for_best_model=eval_joint_error_mm",
         cache=tmp_path / "cache",
     )
     assert AutoModel.from_pretrained(first).config.num_codes == 16

@@ -96,6 +96,32 @@ def test_invalid_yaml_is_named(tmp_path, text):
         load_recipe(write(tmp_path, text), SECTIONS)
 
 
+@pytest.mark.parametrize("text", ["training: {seed: 1}\ntraining: {max_steps: 2}\n", "model: {a: 1, b: 2, a: 3}\n"])
+def test_a_key_that_stands_twice_is_named(tmp_path, text):
+    """YAML would take the last and drop what the first said."""
+    with pytest.raises(ValueError, match="'(training|a)' stands here twice"):
+        load_recipe(write(tmp_path, text), SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks": {}}, "tasks are empty"),
+        ({"prompt_wordings": 0}, "prompt_wordings is 0; it must be 1 or more"),
+        ({"code_offsets": 0}, "code_offsets is 0; it must be 1 or more"),
+        ({"code_dropout": 1.5}, "code_dropout is 1.5; it must be 0 or more, and less than 1"),
+        ({"answer_dropout": -0.1}, "answer_dropout is -0.1"),
+        (
+            {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+            "every epoch the windows",
+        ),
+    ],
+)
+def test_values_of_no_use_are_refused_by_name(values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        build_section(LanguageModelTrainingArguments, {"output_dir": str(tmp_path), **values}, "training")
+
+
 @pytest.mark.parametrize(("text", "message"), [("just words", "holds no sections"), ("model: 3", "'model' must hold")])
 def test_yaml_of_another_shape_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """Both stages from a recipe to a folder that opens, on the embedded motions: trajectories, resuming, seeds, LoRA."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,17 @@ def test_a_recipe_starts_from_one_thing(train_model, model_run):
         train_model("model.motion_tokenizer=null")
     with pytest.raises(FileNotFoundError, match="no/such/model: no such folder"):
         train_model(*GOES_ON, "model.trained_model=./no/such/model")
+
+
+def test_a_motion_that_no_prompt_holds_is_named_before_training(train_model, motions, tmp_path):
+    """Not at the step that draws it, nor after the last, when nothing is saved yet."""
+    data = tmp_path / "data"
+    shutil.copytree(motions, data)
+    name = (data / "val.txt").read_text().split()[0]
+    path = data / "new_joint_vecs" / f"{name}.npy"
+    np.save(path, np.tile(np.load(path, allow_pickle=False), (40, 1)))
+    with pytest.raises(ValueError, match=f"{name} takes .* tokens with its text, the language model"):
+        train_model(f"data.path={data}")
 
 
 def test_task_that_does_not_exist_stops_a_recipe(train_model):
