@@ -24,7 +24,8 @@ def main_claim(studies: Mapping[str, Measured], path: Path) -> Path:
     figure, rows = plt.subplots(len(begun), len(names), figsize=(13, 2.6 * len(begun)), squeeze=False)
     for panels, (study, measured) in zip(rows, begun.items(), strict=True):
         cells = measured.cells("main")
-        for panel, name in zip(panels, names, strict=True):
+        for panel, usual in zip(panels, names, strict=True):
+            name = usual if any(measured.values(cell, usual) for cell in cells) else "action"  # no styles are named
             _draw_cells(panel, measured, [cell.name for cell in cells], name)
             panel.set_yticks(range(len(cells)), [cell.name.replace("_", " ") for cell in cells])
             panel.set_ylim(len(cells) - 0.5, -0.5)
@@ -85,7 +86,7 @@ def differences(studies: Mapping[str, Measured], path: Path) -> Path:
     for panel, name in zip(panels, names, strict=True):
         for place, cell in enumerate(cells):
             values = measured.differences(cell, name)
-            if values:
+            if values and not measured.is_same(cell, name):
                 _draw_values(panel, place, values, name)
         panel.axvline(0, color=GREY, linewidth=0.8)
         panel.set_title(_label(name), fontsize=9)

@@ -6,6 +6,7 @@ is typed by hand:
     {{table STUDY QUESTION KIND}}         cells of a question; KIND is one of KINDS
     {{value STUDY CELL METRIC}}           mean and 95 % interval over the seeds
     {{difference STUDY CELL METRIC}}      mean and 95 % interval of the differences from the default, paired by seed
+    {{change STUDY CELL METRIC}}          the same in a sentence, without bold
     {{noise STUDY}}                       what difference can be told from noise, with three and with five seeds
     {{full STUDY METRIC}}                 a metric of the families at full size
     {{full_size STUDY}}                   the families at full size, one seed, from the results in hub_configs
@@ -20,6 +21,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +358,7 @@ _FILLED = {
     "table": table,
     "value": value,
     "difference": difference,
+    "change": partial(difference, is_plain=True),
     "effects": effects,
     "runs": lambda measured: f"{len(measured.rows)} of {len(measured.study.runs)}",
     "missing": _missing,
