@@ -468,10 +468,9 @@ def _load_stored(path: str | Path, split: str | None, selection: _Selection, cac
         if "captions" in dataset.features and "tokens" not in dataset.features:
             splits[name] = dataset = _without_tokens(dataset, selection)
         _check_stored_features(path, dataset.features, selection)
-    ids = (
-        [] if selection.mirrored else [motion_id for dataset in splits.values() for motion_id in dataset["motion_id"]]
-    )
-    all_ids = {motion_id.split("#")[0] for motion_id in ids}  # of clips, not of the parts that a caption is timed for
+    all_ids: set[str] = set()
+    if not selection.mirrored:  # clips, not the parts of them that a caption is timed for
+        all_ids = {motion_id.split("#")[0] for dataset in splits.values() for motion_id in dataset["motion_id"]}
     names = [split] if split else list(splits)
     return DatasetDict({name: _select_stored(splits[name], name, selection, all_ids) for name in names})
 

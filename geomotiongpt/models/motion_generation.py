@@ -293,8 +293,8 @@ class MotionGenerationMixin:
             generator: seeds the sampling; one draw is taken from it.
             streamer: for one motion at a time, a `MotionStreamer` for example.
             **kwargs: for `generate` (`do_sample`, `temperature`, `top_p`, `num_beams`, ...). Without `do_sample=True`,
-                here or in the model's generation configuration, the likeliest codes are taken; with it `top_k` is 0,
-                all of them, unless it is given.
+                here or in the model's generation configuration, the likeliest codes are taken; with it they are
+                drawn from all (`top_k` 0), unless one of the two says otherwise.
 
         Returns:
             the motions: number of rows times `num_samples`.
@@ -326,7 +326,8 @@ class MotionGenerationMixin:
 
     def _sampling(self, num_samples: int, options: dict[str, Any]) -> dict[str, Any]:
         """Options of `generate`: all codes are drawn from, where transformers would take the 50 likeliest."""
-        is_drawn = options.get("do_sample", self.generation_config.do_sample)  # type: ignore[attr-defined]
+        settings = options.get("generation_config") or self.generation_config  # type: ignore[attr-defined]
+        is_drawn = options.get("do_sample", settings.do_sample)
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; make at least 1.")
         if num_samples > 1 and not is_drawn:
@@ -334,7 +335,7 @@ class MotionGenerationMixin:
                 f"num_samples is {num_samples}, but without sampling all motions of a row are the same: give "
                 "do_sample=True, or make 1."
             )
-        return {"top_k": 0, **options} if is_drawn else options
+        return {"top_k": 0, **options} if is_drawn and settings.top_k is None else options
 
     def _make(self, motions, processor, task, num_context_codes, generator, streamer, kwargs) -> None:
         """Codes of all motions, one caption after another."""

@@ -288,7 +288,9 @@ def test_sampling_draws_from_all_codes(model, tiny_processor, monkeypatch):
     monkeypatch.setattr(model, "generate", lambda **options: asked.append(options.get("top_k")) or generate(**options))
     for options in ({"do_sample": True}, {"do_sample": True, "top_k": 3}, {}):
         model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor, **options)
-    assert asked == [0, 3, None]
+    model.generation_config.update(do_sample=True, top_k=5)
+    model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor)
+    assert asked == [0, 3, None, None], "what the model's configuration says holds"
 
 
 def test_in_between_of_broken_codes_keeps_the_end_to_its_last_frame(model, tiny_processor):
