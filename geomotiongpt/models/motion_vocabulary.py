@@ -518,7 +518,8 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             inputs: (batch, length) prompt ids with placeholders (or `input_ids=`).
             motion_values: (batch, frames, num_features).
             motion_mask: (batch, frames) bool.
-            constrained: whether motion codes may come only between `<motion>` and `</motion>`, and text only outside.
+            constrained: whether motion codes may come only between `<motion>` and `</motion>`, and text only outside;
+                and placeholders only with their motion.
             **kwargs: as in `GenerationMixin.generate`. Where nothing says how long an answer may be, it takes the
                 positions that are left, up to `LONGEST_TEXT`.
 
@@ -550,7 +551,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             )
         if motion_values is not None:
             input_ids = self.encode_motion(input_ids, motion_values, motion_mask)
-        elif input_ids is not None:
+        elif input_ids is not None and constrained:
             self._check_no_placeholder(input_ids)
         if constrained:
             kwargs["logits_processor"] = [*self.constraints(), *(kwargs.get("logits_processor") or [])]

@@ -279,7 +279,7 @@ def test_logits_to_keep_are_the_last(model, prompts):
 def test_more_tokens_than_positions_are_refused(model, prompts):
     length = prompts["input_ids"].shape[1]
     assert model.generate(**prompts, max_new_tokens=128 - length, do_sample=False).shape[1] <= 128
-    with pytest.raises(ValueError, match=f"{length} tokens and {129 - length} new ones do not fit into the 128 posi"):
+    with pytest.raises(ValueError, match=f"{length} tokens and its answer take up to 129 of the 128 posi"):
         model.generate(**prompts, max_new_tokens=129 - length)
 
 

@@ -146,7 +146,7 @@ def test_unconditional_motions_need_nothing(make):
     [
         ({}, "text-to-motion is about captions"),
         ({"text": CAPTION, "num_frames": 20, "duration": 1.0}, "give one of them"),
-        ({"text": CAPTION, "num_frames": 0}, "num_frames is 0"),
+        ({"text": CAPTION, "num_frames": 0}, "0 frames are asked for"),
         ({"text": CAPTION, "duration": 0.01}, r"duration is 0.01 s; ask for one frame \(0.05 s\) or more"),
         ({"text": CAPTION, "duration": -3.0}, "duration is -3.0 s"),
         ({"text": CAPTION, "duration": float("nan")}, "duration is nan s"),
