@@ -191,6 +191,7 @@ def test_differences_are_paired_by_seed(study_modules, tmp_path):
     # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
     assert study_report.difference(measured, "neither", "cider") == "**-1.9 ± 0.2**", "100 a seed is much noise"
     assert study_report.value(measured, "default", "cider") == "100.0 ± 248.4"
+    assert study_report.extent(measured, "default", "cider") == "0.0 to 200.0"
     # The loss and the steps to it are the same.
     assert study_report.comparisons(measured).startswith("of 2 differences 1 are bold ")
     assert study_report.comparisons(measured).endswith(", 0 have †")

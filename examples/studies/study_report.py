@@ -5,6 +5,7 @@ is typed by hand:
 
     {{table STUDY QUESTION KIND}}         cells of a question; KIND is one of KINDS
     {{value STUDY CELL METRIC}}           mean and 95 % interval over the seeds
+    {{range STUDY CELL METRIC}}           the least and the greatest of the seeds
     {{difference STUDY CELL METRIC}}      mean and 95 % interval of the differences from the default, paired by seed
     {{change STUDY CELL METRIC}}          the same in a sentence, without bold
     {{noise STUDY}}                       what difference can be told from noise, with three and with five seeds
@@ -178,6 +179,14 @@ def value(measured: Measured, cell: str, name: str) -> str:
     values = list(measured.values(chosen, name).values())
     shown = _show(values, name, signed=False)
     return shown if len(values) in (0, measured.reached(chosen)) else f"{shown} ({len(values)} seeds)"
+
+
+def extent(measured: Measured, cell: str, name: str) -> str:
+    """The least and the greatest figure of the seeds."""
+    values, metric = measured.values(measured.study.cell(cell), name).values(), METRICS[name]
+    if not values:
+        return "–"
+    return " to ".join(f"{metric.factor * end:.{metric.decimals}f}" for end in (min(values), max(values)))
 
 
 def difference(measured: Measured, cell: str, name: str, *, is_plain: bool = False) -> str:
@@ -358,6 +367,7 @@ _FILLED = {
     "table": table,
     "value": value,
     "difference": difference,
+    "range": extent,
     "change": partial(difference, is_plain=True),
     "effects": effects,
     "runs": lambda measured: f"{len(measured.rows)} of {len(measured.study.runs)}",
