@@ -199,11 +199,7 @@ class Measured:
         """Whether a difference may be tested: three seeds or more, all with the figure, and something to differ."""
         has_seeds = len(self.differences(cell, metric)) > 2 and self.is_complete(cell, metric)
         is_other = cell is not self.base(cell) and not self.is_same(cell, metric)
-        return has_seeds and cell.is_counted and is_other and self._is_first(cell, metric)
-
-    def _is_first(self, cell: Cell, metric: str) -> bool:
-        """Whether no cell before it compares the same two tokenizers, where nothing else is compared."""
-        return metric not in OF_THE_FIRST_STAGE or self._like(cell, metric) is cell
+        return has_seeds and cell.is_counted and is_other and self._like(cell, metric) is cell
 
     def _like(self, cell: Cell, metric: str) -> Cell:
         """The cell that is tested: of those that compare the same two tokenizers by their figures, the first."""

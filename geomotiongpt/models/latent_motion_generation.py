@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput, logging
 
 from .denoising_heads import DenoisingHead
 from .modeling_motion_vae import MotionVAE
-from .motion_mask import find_gap
+from .motion_mask import check_mask, find_gap
 from .processing_motiongpt3 import MotionGPT3Processor
 from .task_prompts import LATENT_TASKS, LatentTaskExample, get_task
 
@@ -236,11 +236,7 @@ def _check_forms(text, motion_values, motion_mask, num_frames) -> None:
         raise ValueError(
             f"motion_values have the shape {tuple(motion_values.shape)}; wanted (batch, frames, num_features)."
         )
-    if motion_mask is not None and (motion_values is None or motion_mask.shape != motion_values.shape[:2]):
-        wanted = None if motion_values is None else tuple(motion_values.shape[:2])
-        raise ValueError(
-            f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, {wanted}."
-        )
+    check_mask(motion_values, motion_mask)
     if motion_values is not None:
         given = motion_values if motion_mask is None else motion_values[motion_mask.bool()]
         if not torch.isfinite(given).all():

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput, logging
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .modeling_motion_tokenizer import MotionTokenizer
 from .motion_lengths import as_numbers, share_tokens
-from .motion_mask import find_gap
+from .motion_mask import check_mask, find_gap
 from .processing_geomotiongpt import GeoMotionGPTProcessor
 from .task_prompts import MotionTaskExample, get_task
 
@@ -525,11 +525,7 @@ def _check_task_inputs(task: str, captions, motion_values, motion_mask, num_fram
         raise ValueError(f"{task!r} goes on from a motion: give `motion_values`.")
     if task == "motion-in-between" and motion_mask is None:
         raise ValueError("motion-in-between: give `motion_mask`, False in the gap to be filled.")
-    if motion_mask is not None and motion_values is not None and motion_mask.shape != motion_values.shape[:2]:
-        raise ValueError(
-            f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, "
-            f"{tuple(motion_values.shape[:2])}."
-        )
+    check_mask(motion_values, motion_mask)
     if task == "motion-in-between" and num_frames is not None:
         raise ValueError("motion-in-between: the gap in `motion_mask` says how long the motion is, not `num_frames`.")
     if task == "unconditional" and motion_values is not None:

@@ -24,6 +24,19 @@ def find_gap(row: int, mask: Tensor) -> tuple[int, int, int]:
     return first, second, stop
 
 
+def check_mask(motion_values: Tensor | None, motion_mask: Tensor | None) -> None:
+    """Whether a mask, where there is one, is that of the motions.
+
+    Raises:
+        ValueError: if it has another shape than their (batch, frames), or there are no motions.
+    """
+    wanted = None if motion_values is None else tuple(motion_values.shape[:2])
+    if motion_mask is not None and tuple(motion_mask.shape) != wanted:
+        raise ValueError(
+            f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, {wanted}."
+        )
+
+
 def check_finite(name: str, values: Tensor, mask: Tensor | None = None) -> None:
     """Refuses what no model can read; nothing is looked at in a compiled graph.
 

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor
 
 from .motion_lengths import as_numbers, share_tokens
-from .motion_mask import find_gap
+from .motion_mask import check_mask, find_gap
 from .processing_llamo import LLaMoProcessor
 from .task_prompts import TASKS, get_task
 
@@ -99,11 +99,7 @@ def _check_given(task: str, motion_values: Tensor | None, motion_mask: Tensor | 
         return
     if not isinstance(motion_values, Tensor) or motion_values.dim() != 3:
         raise ValueError("motion_values must be a tensor (batch, frames, num_features).")
-    if motion_mask is not None and motion_mask.shape != motion_values.shape[:2]:
-        raise ValueError(
-            f"motion_mask has the shape {tuple(motion_mask.shape)}; wanted that of the motions, "
-            f"{tuple(motion_values.shape[:2])}."
-        )
+    check_mask(motion_values, motion_mask)
     if task == "motion-in-between" and motion_mask is None:
         raise ValueError("motion-in-between: give `motion_mask`, False in the gap to be filled.")
 
