@@ -1,4 +1,4 @@
-"""Make motions of captions: `python examples/generate.py quickstart/model "a person walks forward." "someone jumps."`.
+"""Make motions of captions: `python examples/generate.py MODEL "a person walks forward." "someone jumps."`.
 
 The features of each go into `0.npy`, `1.npy`, ..., an animation beside them.
 """

@@ -13,6 +13,9 @@ from .console import positive
 from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from .models.feature_extraction_motion import MotionFeatureExtractor
     from .models.motion_segments import TimedCaption
 
 
@@ -69,16 +72,27 @@ def _run(arguments: argparse.Namespace) -> int:
     describe = pipeline("motion-to-text", model=model, processor=processor)
     read = partial(_read, processor.feature_extractor.representation, import_options(arguments), arguments.report)
     motions = [read(path) for path in arguments.files]
+    for path, motion in zip(arguments.files, motions, strict=True):  # before the first is captioned
+        _check_motion(processor.feature_extractor, motion, path)
     made = describe((motion for motion in motions), batch_size=arguments.batch_size, num_beams=arguments.num_beams)
-    results = list(tqdm(made, "captioning", len(motions), disable=len(motions) <= arguments.batch_size or None))
+    results = tqdm(made, "captioning", len(motions), disable=len(motions) <= arguments.batch_size or None)
     for path, result in zip(arguments.files, results, strict=True):
+        line = result["generated_text"]
         if arguments.json:
-            print(json.dumps({"file": str(path), "caption": result["generated_text"]}, ensure_ascii=False))
-        elif len(arguments.files) == 1:
-            print(result["generated_text"])
-        else:
-            print(f"{path}: {result['generated_text']}")
+            line = json.dumps({"file": str(path), "caption": line}, ensure_ascii=False)
+        elif len(arguments.files) > 1:
+            line = f"{path}: {line}"
+        tqdm.write(line)  # above the bar
     return 0
+
+
+def _check_motion(extractor: "MotionFeatureExtractor", motion: str | dict[str, Any], path: Path) -> "np.ndarray":
+    """The motion, of a `.npy` file mapped; `ValueError` if the model does not take it."""
+    from .models.pipeline_motion_to_text import read_motion
+
+    array = read_motion(Path(motion), mapped=True) if isinstance(motion, str) else motion["motion"]
+    extractor.check(array, str(path))
+    return array
 
 
 def _run_segments(arguments: argparse.Namespace) -> int:
@@ -141,21 +155,21 @@ def caption_in_segments(
     from .checkpoints import load_captioner
     from .data.motion_folder import check_writable, save_bytes
     from .models.motion_segments import caption_segments
-    from .models.pipeline_motion_to_text import read_motion
 
     _check_files(files)
     by_suffix = {suffix: name for name, (suffix, _) in FORMATS.items()}
-    asked = by_suffix.get(output.suffix) if output is not None and len(files) == 1 else None
+    ending = output.suffix.lower() if output is not None and len(files) == 1 else ""
+    asked = by_suffix.get(ending)
     suffix, write = FORMATS[format or asked or "text"]
     targets = _targets(files, output, suffix)
+    if ending and not (format or asked):
+        raise ValueError(f"{output}: name a file that ends in {', '.join(by_suffix)}, or give --format.")
     if output is not None:
         check_writable(output)
     model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
     extractor = processor.feature_extractor
     given = [_read(extractor.representation, import_options or {}, report, path) for path in files]
-    motions = [read_motion(Path(one), mapped=True) if isinstance(one, str) else one["motion"] for one in given]
-    for path, motion in zip(files, motions, strict=True):
-        extractor.check(motion, str(path))
+    motions = [_check_motion(extractor, motion, path) for path, motion in zip(files, given, strict=True)]
     for path, motion, target in zip(files, motions, targets, strict=True):
         segments = caption_segments(model, processor, motion, name=str(path), progress=True, **options)
         text = write(segments, path)

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = add("quickstart", _quickstart, "make data, train both stages, caption unseen motions", "--output demo")
     verb.add_argument("--output", type=Path, default=Path("quickstart"), help="folder to write")
-    verb.add_argument("--num-motions", type=int, default=None, help="motions to make (default: the recipe's)")
+    verb.add_argument("--num-motions", type=positive, default=None, help="motions to make (default: the recipe's)")
     verb.add_argument("--seed", type=int, default=0, help="of the data and of both trainings")
 
     add_build_data(add)
@@ -126,7 +126,7 @@ def _add_generate(add) -> None:
         "generate",
         _generate,
         "make motions from captions, or from parts of a motion",
-        'quickstart/model "a person walks forward." --num-samples 3 --output generated\n'
+        'runs/tiny-generation/model "a person walks forward." --num-samples 3 --output generated\n'
         '         geomotiongpt generate MODEL "a person walks." "someone sits down." --sequence --seconds 4\n'
         "         geomotiongpt generate MODEL --task motion-in-between --motion walk.npy --keep 16 16",
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import io
 import logging
 import os
 import select
@@ -103,6 +104,9 @@ def run_verb(parse: Callable[[], argparse.Namespace]) -> int:
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
             for noisy in ("httpx", "httpx2", "huggingface_hub", "datasets", "matplotlib", "PIL"):
                 logging.getLogger(noisy).setLevel(logging.WARNING)
+            logging.getLogger("huggingface_hub").propagate = False  # it prints what it has to say itself
+            if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+                sys.stdout.reconfigure(errors="backslashreplace")
             if not _is_terminal(sys.stderr):
                 for switch in _PROGRESS_SWITCHES:  # read when the libraries are imported
                     os.environ.setdefault(switch, "1")
@@ -141,7 +145,15 @@ def _message_of(error: Exception) -> str | None:
         return f"{package} is not installed: pip install {wanted}" if package else None
     if isinstance(error, (ValueError, OSError)):
         return " ".join(str(error).split())  # the Hub client writes several lines
+    if is_network_error(error):
+        return f"the Hub does not answer ({' '.join(str(error).split()) or type(error).__name__}); try again later"
     return None
+
+
+def is_network_error(error: Exception) -> bool:
+    """Whether it is of the HTTP client of huggingface_hub, which depends on its version: no answer, no line."""
+    bases = ((base.__name__, base.__module__.partition(".")[0]) for base in type(error).__mro__)
+    return any(name == "HTTPError" and module in ("httpx", "httpx2") for name, module in bases)
 
 
 class _Stop:

@@ -6,6 +6,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
 
+from .console import is_network_error
+
 # Of each source: the licence's name on the Hub, if it is known, and what to say of it.
 _YOURS = "the licence of your source applies: whoever made the motions and captions decides who may have them"
 _AMASS = "the motions: the licences of AMASS and its parts, amass.is.tue.mpg.de"
@@ -79,7 +81,7 @@ def push_folder(folder: Path, repo_id: str, source: str, representation: str, *,
         its address.
 
     Raises:
-        OSError: if the Hub refuses; the folder stays as it is.
+        OSError: if the Hub refuses or does not answer; the folder stays as it is.
     """
     from .data.dataset_card import motion_dataset_card
     from .data.loader import load_motion_dataset, load_motion_statistics, push_motion_dataset
@@ -90,10 +92,11 @@ def push_folder(folder: Path, repo_id: str, source: str, representation: str, *,
     card = motion_dataset_card(repo_id, motions, representation, source=source, licence=licence, notes=notes)
     try:
         push_motion_dataset(motions, repo_id, mean=mean, std=std, private=not public, card=card)
-    except HfHubHTTPError as error:
-        raise OSError(
-            f"{folder} is built, but was not pushed; the same command goes on from there. The Hub says: {error}"
-        ) from error
+    except Exception as error:
+        if not isinstance(error, HfHubHTTPError) and not is_network_error(error):
+            raise
+        told = f"The Hub says: {error}" if isinstance(error, HfHubHTTPError) else f"The Hub does not answer: {error}"
+        raise OSError(f"{folder} is built, but was not pushed; the same command goes on from there. {told}") from error
     return f"{HfApi().endpoint}/datasets/{repo_id}"
 
 

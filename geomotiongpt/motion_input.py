@@ -1,4 +1,4 @@
-"""Motion files on the command line: `.npy` as the models take it, any other file imported."""
+"""Motion files on the command line: `.npy` as the models take it as it is, any other file imported."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ _OPTIONS = ("fps", "unit", "up", "mapping", "skeleton", "body_models")
 
 
 def add_import_options(
-    verb: argparse.ArgumentParser, title: str = "motion files that are not .npy: what cannot be found out"
+    verb: argparse.ArgumentParser, title: str = "motion files of other programs: what cannot be found out"
 ) -> None:
     """Adds the options of `import_motion` to a verb."""
     group = verb.add_argument_group(title)
@@ -38,9 +38,10 @@ def import_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def read_motion_input(
     path: str | Path, representation: str, options: dict[str, Any]
 ) -> tuple[str | dict[str, Any], "ImportReport | None"]:
-    """What the pipelines take for a motion file: a `.npy` path as it is, any other file as imported joints.
+    """What the pipelines take for a motion file: a `.npy` path, or the imported joints of any other file.
 
-    Of an `.npz` file that `export_motion` wrote of features of this representation it is these features.
+    Joints in a `.npy` file are imported, too, if they are not those of the representation or options are given. Of an
+    `.npz` file that `export_motion` wrote of features of this representation it is these features.
 
     Args:
         path: the file.
@@ -51,18 +52,21 @@ def read_motion_input(
         the motion, and the report of an import.
 
     Raises:
-        FileNotFoundError, ModuleNotFoundError, ValueError: as `import_motion`; also for options of a `.npy` file.
+        FileNotFoundError, ModuleNotFoundError, ValueError: as `import_motion`; also for options of features.
     """
-    if Path(path).suffix.lower() == ".npy":
-        if options:
-            raise ValueError(
-                f"{path}: {', '.join(sorted(options))} is of no use for a .npy file, which has features or joints as "
-                "the model takes them; import it in Python with import_motion."
-            )
-        return str(path), None
     from .data.import_motion import import_motion
     from .data.joint_files import read_own_features
+    from .models.motion_representation import get_motion_representation
+    from .models.pipeline_motion_to_text import read_motion
 
+    if Path(path).suffix.lower() == ".npy":
+        shape = read_motion(Path(path), mapped=True).shape
+        if options and len(shape) != 3:
+            raise ValueError(
+                f"{path}: {', '.join(sorted(options))} is of no use for features, which are as the model takes them."
+            )
+        if len(shape) != 3 or (not options and shape[1:] == (get_motion_representation(representation).num_joints, 3)):
+            return str(path), None
     if Path(path).suffix.lower() == ".npz" and not options:
         features = read_own_features(Path(path), representation)
         if features is not None:

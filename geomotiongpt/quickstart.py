@@ -52,7 +52,7 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
     started = time.perf_counter()
     output = Path(output)
     data, tokenizer_dir, model_dir = output / "data", output / "motion_tokenizer", output / "model"
-    num_motions = num_motions or NUM_MOTIONS
+    num_motions = NUM_MOTIONS if num_motions is None else num_motions
     _say(f"1/4 making {num_motions} motions in {data}")
     _make_data(data, num_motions, seed)
     _say(f"2/4 training the motion tokenizer in {tokenizer_dir}")

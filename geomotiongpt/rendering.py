@@ -87,8 +87,8 @@ def render_motions(
 
     Raises:
         FileNotFoundError: for a file or a model that is not there.
-        ValueError: for another number of captions, a file that holds no motion, a model without motion tokens or of
-            another representation, and as `export_motion`.
+        ValueError: for another number of captions, a file that holds no motion or is the output, a folder as output, a
+            model without motion tokens or of another representation, and as `export_motion`.
     """
     from .data.motion_folder import check_writable
     from .visualization.export import SUFFIXES, export_motion
@@ -99,6 +99,10 @@ def render_motions(
         raise ValueError(f"{len(captions)} captions for {len(files)} files: give --caption once for each FILE.")
     if model_name is not None and suffix != ".html":
         raise ValueError(f"--model: motion tokens are shown by .html only, not {suffix}.")
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder; name a file in it.")
+    if output.exists() and any(path.exists() and output.samefile(path) for path in files):
+        raise ValueError(f"{output} is the motion itself, and would be lost: name another file.")
     check_writable(output)
     tokenize = None if model_name is None else _MotionTokens(model_name, trust_remote_code, representation)
     representation = tokenize.representation if tokenize else representation or "humanml3d"

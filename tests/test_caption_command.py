@@ -160,6 +160,7 @@ def test_the_motion_stays_in_its_file(tiny_model_folder, files, monkeypatch, cap
         (["MODEL", "LONG", "SHORT", "--segments", "--format", "vtt"], "give --output, a folder"),
         (["MODEL", "LONG", "LONG", "--segments", "--output", "OUT"], "it is or is to hold another motion's"),
         (["MODEL", "LONG", "SHORT", "--segments", "--output", "LONG"], "is a file; of several motions"),
+        (["MODEL", "LONG", "--segments", "--output", "a.csv"], "a.csv: name a file that ends in .txt, .json, .srt"),
         (["MODEL", "LONG", "--segments", "--output", "FOLDER"], "is a folder; of one motion the output is a file"),
         (["MODEL", "LONG", "--segments", "--output", "LONG"], "it is or is to hold another motion's"),
         (["MODEL", "LONG", "GONE", "--segments", "--format", "json"], "gone.npy: no such motion file"),

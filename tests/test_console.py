@@ -7,13 +7,17 @@ import pty
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import termios
+from functools import partial
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from transformers import AutoConfig
 
 import geomotiongpt
@@ -236,6 +240,18 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(module, monk
     assert main(["push", "folder", "USER/NAME"]) == 2
     line = f"geomotiongpt push: error: {module} is not installed: pip install 'geomotiongpt[{EXTRAS[module]}]'\n"
     assert capsys.readouterr().err == line
+
+
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch, capsys, tmp_path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    (tmp_path / "config.json").write_text("{}")
+    save_file({}, tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.HfApi", partial(huggingface_hub.HfApi, endpoint=address, token="hf_none"))
+    assert main(["push", str(tmp_path), "USER/NAME"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("geomotiongpt push: error: the Hub does not answer (") and "refused" in line
 
 
 def test_an_error_of_ours_is_not_hidden(monkeypatch):

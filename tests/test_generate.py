@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
-from geomotiongpt import features_to_joints, generation
+from geomotiongpt import checkpoints, features_to_joints, generation
 from geomotiongpt.cli import main
 
 FIRST, SECOND = "a person walks forward", "a man sits down slowly"
@@ -115,6 +115,29 @@ def test_nothing_half_written_is_left(tiny_model_folder, tmp_path, monkeypatch, 
     assert generate(tiny_model_folder, FIRST, SECOND, "--frames", 16, "--output", tmp_path / "out") == 2
     assert "No space left" in capsys.readouterr().err
     assert len(drawn) == 2 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["where one works", "a link", "made before"])
+def test_an_empty_folder_stays_the_one_it_is(kind, tiny_model_folder, tmp_path, monkeypatch):
+    folder, output = tmp_path / "folder", tmp_path / "folder"
+    folder.mkdir()
+    identity = folder.stat().st_ino
+    if kind == "where one works":
+        monkeypatch.chdir(folder)
+        output = Path(".")
+    elif kind == "a link":
+        output = tmp_path / "link"
+        output.symlink_to(folder)
+    assert generate(tiny_model_folder, FIRST, "--frames", 8, "--no-animation", "--output", output) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["000.npy", "000_joints.npy", "motions.jsonl"]
+    assert folder.stat().st_ino == identity and (output / "motions.jsonl").is_file()
+
+
+def test_what_came_into_the_folder_meanwhile_stays(tmp_path):
+    with pytest.raises(FileExistsError, match="is no longer empty"), checkpoints.written_aside(tmp_path) as aside:
+        (aside / "a").write_text("ours")
+        (tmp_path / "a").write_text("theirs")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
 
 
 def test_a_folder_in_use_is_left_alone(output, tiny_model_folder, tmp_path, capsys):

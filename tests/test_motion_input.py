@@ -31,6 +31,20 @@ def test_files_of_any_kind_are_captioned_like_their_joints(tiny_model_folder, ri
     assert "warning" not in captured.err and "left_hip" not in captured.err
 
 
+def test_arrays_of_other_joints_are_imported(tiny_model_folder, rig_file, tmp_path, capsys):
+    joints = gm.import_motion(rig_file).joints
+    hands = joints[:, 20:] + [0.08, 0, 0]
+    np.save(tmp_path / "smpl.npy", np.concatenate([joints, hands], axis=1))
+    np.save(tmp_path / "fast.npy", gm.resample_joints(joints, 20, 60))
+    np.save(tmp_path / "own.npy", joints)
+    lines = []
+    for options in (["smpl.npy"], ["fast.npy", "--fps", "60"], ["own.npy"]):
+        assert main(["caption", str(tiny_model_folder), str(tmp_path / options[0]), *options[1:], "--report"]) == 0
+        lines.append(capsys.readouterr())
+    assert len({line.out for line in lines}) == 1 and "frame rate      60 (given)" in lines[1].err
+    assert "joints in an .npy file" in lines[0].err and "left_hip" not in lines[2].err
+
+
 def test_the_report_stands_beside_the_caption_and_not_in_it(tiny_model_folder, rig_file, capsys):
     assert main(["caption", str(tiny_model_folder), str(rig_file)]) == 0
     plain = capsys.readouterr().out
@@ -57,7 +71,7 @@ def test_what_is_probably_wrong_is_said_without_a_report(tiny_model_folder, rig_
         ("walk.fbx", [], "wanted one of .bvh"),
         ("walk.bvh", ["--up", "w"], "up is 'w'"),
         ("walk.bvh", ["--mapping", "gone.yaml"], "gone.yaml: no such mapping file"),
-        ("features.npy", ["--fps", "30", "--up", "z"], "features.npy: fps, up is of no use for a .npy file"),
+        ("features.npy", ["--fps", "30", "--up", "z"], "features.npy: fps, up is of no use for features"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line_with_its_file(

@@ -56,6 +56,17 @@ def test_every_format_of_features_and_joints(suffix, kind, files, tmp_path, caps
     assert path.stat().st_size > 1000 and list(path.parent.iterdir()) == [path]
 
 
+def test_a_motion_is_not_overwritten_by_its_picture(fail, files, tmp_path):
+    np.savez(tmp_path / "walk.npz", joints=np.load(files[1]), fps=20)
+    before = (tmp_path / "walk.npz").read_bytes()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "walk.npz")
+    for output in ("walk.npz", "link.npz"):
+        assert "is the motion itself, and would be lost" in fail(tmp_path / "walk.npz", "-o", tmp_path / output)
+    (tmp_path / "folder.html").mkdir()
+    assert "folder.html is a folder" in fail(tmp_path / "walk.npz", "-o", tmp_path / "folder.html")
+    assert (tmp_path / "walk.npz").read_bytes() == before
+
+
 def test_the_motion_in_the_file_is_what_comes_out(files, tmp_path):
     assert render(files[0], "-o", tmp_path / "a.npz", "--fps", 25, "--caption", "läuft") == 0
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from os import PathLike
 from pathlib import Path
@@ -171,7 +172,7 @@ def import_motion(
     """
     layout = get_motion_representation(representation)
     file = Path(path)
-    source = _read_source(file, skeleton, body_models)
+    source = _read_source(file, representation, skeleton, body_models)
     given = _given_unit(unit), _given_axis(up)
     points = None if mapping is None else _read_mapping(mapping, source, file)
     try:
@@ -229,7 +230,7 @@ def _bring_into(
 # Reading
 
 
-def _read_source(path: Path, skeleton: Any, body_models: Any) -> SourceMotion:
+def _read_source(path: Path, representation: str, skeleton: Any, body_models: Any) -> SourceMotion:
     suffix = path.suffix.lower()
     if suffix == ".asf":
         raise ValueError(f"{path} is a skeleton; give the motion, an .amc file, and this as skeleton=.")
@@ -251,7 +252,7 @@ def _read_source(path: Path, skeleton: Any, body_models: Any) -> SourceMotion:
     readers: dict[str, Callable[[Path], SourceMotion]] = {
         ".bvh": _read_bvh,
         ".c3d": read_c3d,
-        ".npy": read_joint_array,
+        ".npy": partial(read_joint_array, representation=representation),
         ".npz": read_joint_archive,
         ".csv": read_joint_table,
     }

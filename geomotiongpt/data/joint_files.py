@@ -29,8 +29,10 @@ _SECONDS = {"time", "seconds", "time_s", "time (s)", "time (seconds)", "timestam
 _AXES = "xyz"
 
 
-def read_joint_array(path: Path) -> SourceMotion:
+def read_joint_array(path: Path, representation: str = "humanml3d") -> SourceMotion:
     """Joints (frames, joints, 3) of a `.npy` file, or those of features (frames, F) of this package.
+
+    As many joints as the wanted representation has, and SMPL has not, are taken for its own.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -41,6 +43,9 @@ def read_joint_array(path: Path) -> SourceMotion:
     if array.ndim == 2 and len(array) and array.shape[1] in of_width and array.dtype.kind == "f":
         layout = of_width[array.shape[1]]
         return _own_joints(f"{layout.name} features in an .npy file", _joints_of(array, layout, path), path, layout)
+    layout = get_motion_representation(representation)
+    if array.ndim == 3 and array.shape[1:] == (layout.num_joints, 3) and layout.num_joints not in _COUNTS_OF_SMPL:
+        return _own_joints(f"{layout.name} joints in an .npy file", array, path, layout)
     return _to_source("joints in an .npy file", array, path)
 
 
@@ -200,7 +205,9 @@ def read_joint_table(path: Path) -> SourceMotion:
     if positions.size // 3 > MAX_POSITIONS:
         raise ValueError(f"{path}: {len(table)} frames of {len(joints)} joints; cut it into parts of fewer frames.")
     fps = None if times is None else _rate_of_times(table[:, -1], path)
-    return SourceMotion("joints in a CSV file", tuple(joints), positions, fps=fps)
+    source = SourceMotion("joints in a CSV file", tuple(joints), positions, fps=fps)
+    layouts = [layout for layout in MOTION_REPRESENTATIONS.values() if layout.joint_names == source.names]
+    return replace(source, parents=layouts[0].parents) if layouts else source  # as this package writes them
 
 
 def _joint_columns(columns: list[str], path: Path) -> dict[str, list[int]]:

@@ -6,8 +6,10 @@ addresses that the demo's page needs: Gradio serves many more, some of which fet
 """
 
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,11 @@ _NEEDED = re.compile(
     r"|call/[^/]+(/[^/]+)?|cancel|reset/?))"
 )
 _FILE = "/gradio_api/file="
-_MOST_BODY = 2**20  # bytes of a request that is no upload
+_UPLOAD = "/gradio_api/upload"
+_MOST_BODY = 2**20  # bytes of a request that is no upload; and of an upload beside its files
+_FILES_OF_A_REQUEST = 2  # a motion and its skeleton
+MOST_STORED = 2**30  # bytes of what all visitors have uploaded, until it is removed
+_LEAST_STORED = 4096  # what a file takes on a disk
 _POLICY = (
     b"default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     b"style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
@@ -35,11 +41,13 @@ class DemoGuard:
     Args:
         app: what it guards.
         folder: the only folder whose files may be named.
+        most_bytes: of an uploaded file.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], folder: Path):
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], folder: Path, most_bytes: int):
         self.app = app
         self.folder = str(folder)
+        self.most_upload = _FILES_OF_A_REQUEST * most_bytes + _MOST_BODY
         # As long as the folder's name, so that no length in a header changes.
         self.alias = "/files".ljust(len(self.folder), "-")
 
@@ -55,7 +63,12 @@ class DemoGuard:
             return
         if is_file:
             scope = {**scope, "path": self._inward(path), "raw_path": self._inward(path).encode()}
-        elif scope["method"] == "POST" and path != "/gradio_api/upload":
+        elif path == _UPLOAD:
+            refusal = self._refusal_of_upload(dict(scope["headers"]))
+            if refusal is not None:
+                await _answer(send, *refusal)
+                return
+        elif scope["method"] == "POST":
             try:
                 body = self._checked((await _read(receive)).decode())
             except ValueError as error:
@@ -66,6 +79,17 @@ class DemoGuard:
 
     def _inward(self, text: str) -> str:
         return text.replace(self.alias, self.folder)
+
+    def _refusal_of_upload(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        """Status and reason. Gradio bounds each file, not how many come at once, nor what all of them take."""
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit():  # servers hold a body to the length that it says
+            return 411, "an upload must say how long it is."
+        if int(length) > self.most_upload:
+            return 413, f"an upload has {_FILES_OF_A_REQUEST} files and {self.most_upload} bytes at most."
+        if stored_bytes(Path(self.folder)) + int(length) > MOST_STORED:
+            return 507, "there is no room for more files now; try again in half an hour."
+        return None
 
     def _checked(self, body: str) -> str:
         """A request; `ValueError` if it names a file that is not one of the demo's."""
@@ -96,6 +120,16 @@ class DemoGuard:
             await send(message)
 
         return cleaned
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes that the files in a folder take, each at least as much as a disk gives it."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it was removed meanwhile
+                total += max(os.stat(os.path.join(parent, name)).st_size, _LEAST_STORED)
+    return total
 
 
 def _paths(content: Any) -> Iterator[Any]:

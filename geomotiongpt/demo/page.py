@@ -96,6 +96,7 @@ def serve_demo(app: Any, *, host: str = "127.0.0.1", port: int | None = 7860) ->
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     check_address(host, port)
+    most_bytes = int(app.demo_limits.upload_megabytes * 2**20)
     _, address, _ = app.launch(
         server_name=host,
         server_port=port,
@@ -104,8 +105,8 @@ def serve_demo(app: Any, *, host: str = "127.0.0.1", port: int | None = 7860) ->
         inbrowser=False,
         prevent_thread_lock=True,
         show_error=False,  # of errors that are not ours to tell, only that there was one
-        max_file_size=int(app.demo_limits.upload_megabytes * 2**20),
-        app_kwargs={"middleware": [Middleware(DemoGuard, folder=app.demo_folder)]},
+        max_file_size=most_bytes,
+        app_kwargs={"middleware": [Middleware(DemoGuard, folder=app.demo_folder, most_bytes=most_bytes)]},
         state_session_capacity=MOST_SESSIONS,
         footer_links=[],
         run_history=False,

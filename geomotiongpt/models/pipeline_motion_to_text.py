@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy_format
 from transformers import Pipeline
+from transformers.utils import logging
 
 from .motion_segments import caption_segments
+
+logger = logging.get_logger(__name__)
 
 
 class MotionPipeline(Pipeline):
@@ -38,7 +42,8 @@ class MotionToTextPipeline(MotionPipeline):
     """Captions motions: `pipeline("motion-to-text", model=...)(motion)`.
 
     A motion is a `.npy` path, or an array of features (frames, F) or joints (frames, J, 3), or such an array with the
-    name that errors shall call it by, `{"motion": array, "name": name}`; lists give lists, and `batch_size=` runs them
+    name that errors shall call it by, `{"motion": array, "name": name}`; `geomotiongpt.import_motion` makes joints of
+    other files. Lists give lists, and `batch_size=` runs them
     in batches. The result of each is `{"generated_text": caption}`, or a list of such with `num_return_sequences`.
     Arguments of `generate` (`max_new_tokens`, `num_beams`, ...) are passed on.
 
@@ -62,6 +67,8 @@ class MotionToTextPipeline(MotionPipeline):
             ValueError: for a motion that cannot be used, or as `caption_segments`.
         """
         options = {"window": window, "stride": stride, "progress": progress or None}
+        if isinstance(motion, (list, tuple)) and not motion:
+            return []
         if segments:
             return self._caption_segments(motion, {**options, **self._forward_params, **kwargs})
         idle = [name for name, value in options.items() if value is not None]
@@ -87,6 +94,12 @@ class MotionToTextPipeline(MotionPipeline):
     def preprocess(self, motion) -> dict[str, list]:
         """Reads and checks one motion."""
         features, name = self.read_features(motion)
+        trained = self.model.config.max_frames
+        if trained is not None and len(features) > trained:
+            logger.warning(
+                f"{name} has {len(features)} frames, the longest motion in training had {trained}: the caption may be "
+                "noise. Caption its parts: segments=True, on the command line --segments."
+            )
         return {"motion": [features], "name": [name]}
 
     def _forward(self, model_inputs: dict[str, list], **generate_kwargs) -> dict[str, list]:
@@ -112,11 +125,20 @@ def read_motion(path: Path, *, mapped: bool = False) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no array of numbers.
+        ValueError: if it is no `.npy` file, or holds no array of numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such motion file.")
+    if path.suffix.lower() != ".npy":
+        raise ValueError(
+            f"{path} is no .npy file; of another file give geomotiongpt.import_motion({str(path)!r}).joints."
+        )
     try:
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with open(path, "rb") as file:
+            if file.read(len(npy_format.MAGIC_PREFIX)) != npy_format.MAGIC_PREFIX:
+                raise ValueError("it does not begin like one")
+        # Mapped first: what the header declares must be there before room is made for it.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of damaged headers numpy raises what its parser of Python raises
         raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from error
+    return array if mapped else np.array(array)

@@ -5,6 +5,7 @@ Pictures are drawn with Pillow under an orthographic camera: many times faster t
 
 import functools
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from fractions import Fraction
@@ -45,6 +46,7 @@ BONE_WIDTH, HEAD_RADIUS = 0.05, 0.09  # metres
 SMALLEST_FIGURE = 0.2  # of the picture's height: on longer paths the camera pans instead of drawing back further
 MOST_TITLE_LINES = 3
 MOST_GIF_FPS = 50
+MOST_GIF_FRAMES = 3000  # all are in memory, 0.3 MB each, until the file is written
 LONG_CLIP = 600  # frames; drawing them takes so long that a terminal sees a progress bar
 VIDEO_QUALITY = "20"  # constant rate factor of H.264; flat colours need little
 
@@ -56,7 +58,7 @@ def animate_motion(
     caption: str | None = None,
     representation: str = "humanml3d",
     fps: float | None = None,
-    every: int = 1,
+    every: int | None = None,
     size: tuple[int, int] = (640, 480),
 ) -> Path:
     """Write an animated GIF or an MP4 of a stick figure on a tiled floor, with its root's path traced on the floor.
@@ -67,15 +69,16 @@ def animate_motion(
         caption: title above the picture, wrapped to its width.
         representation: name of the skeleton.
         fps: frames a second of `joints`; the representation's own by default.
-        every: draw every n-th frame; the speed of the motion stays the same.
+        every: draw every n-th frame; the speed of the motion stays the same. By default every one, of a GIF as many as
+            viewers play (50 a second) and memory holds (3000).
         size: width and height in pixels, at least 160 each; of an MP4 even.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: on another shape, a joint that is not finite, another suffix, an MP4 without PyAV, or more than 50
-            frames a second, which GIF viewers do not play.
+        ValueError: on another shape, a joint that is not finite, another suffix, an MP4 without PyAV, or `every` too
+            small for a GIF.
     """
     return animate_motions(
         [joints], path, captions=[caption], representation=representation, fps=fps, every=every, size=size
@@ -89,7 +92,7 @@ def animate_motions(
     captions: Sequence[str | None] | None = None,
     representation: str = "humanml3d",
     fps: float | None = None,
-    every: int = 1,
+    every: int | None = None,
     size: tuple[int, int] = (640, 480),
 ) -> Path:
     """Write an animated GIF or an MP4 of motions side by side, at one scale, with a caption under each.
@@ -112,11 +115,6 @@ def animate_motions(
     is_gif = path.suffix.lower() == ".gif"
     skeleton = get_motion_representation(representation)
     fps = check_fps(fps, skeleton)
-    if every < 1 or (is_gif and fps / every > MOST_GIF_FPS):
-        raise ValueError(
-            f"GIF viewers play up to {MOST_GIF_FPS} frames a second, got fps={fps} with every={every}: "
-            f"pass every >= fps / {MOST_GIF_FPS}, at least 1"
-        )
     if min(size) < 160 or not (is_gif or size[0] % 2 == size[1] % 2 == 0):
         raise ValueError(
             f"size must be at least 160 x 160 pixels{'' if is_gif else ', and even'}, got {size[0]} x {size[1]}"
@@ -127,6 +125,14 @@ def animate_motions(
             f"got {len(captions)} captions for {len(motions)} motions; give one motion or more, and one a motion"
         )
     clips = [stand_on_floor(joints_in_metres(motion, skeleton), skeleton) for motion in motions]
+    num_frames = max(map(len, clips))
+    least = max(math.ceil(fps / MOST_GIF_FPS), -(-num_frames // MOST_GIF_FRAMES), 1) if is_gif else 1
+    every = least if every is None else every
+    if every < least:
+        raise ValueError(
+            f"got every={every} of {num_frames} frames, {fps:g} a second; a {path.suffix} takes {least} or more"
+            + (f": {MOST_GIF_FPS} frames a second and {MOST_GIF_FRAMES} in all; or write an .mp4" if is_gif else "")
+        )
     picture = _Picture(clips, skeleton, fps, size, captions)
     drawn = range(0, picture.num_frames, every)
     if is_gif:

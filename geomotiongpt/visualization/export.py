@@ -1,6 +1,5 @@
 """Motions as files that other programs open; the suffix says which."""
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .animation import MOST_GIF_FPS, animate_motions, draw_motion_strip
+from .animation import animate_motions, draw_motion_strip
 from .clip import Clip, read_clip
 from .export_arrays import export_csv, export_npz
 from .export_bvh import export_bvh
@@ -100,7 +99,6 @@ def _draw(clips: list[Clip], path: Path) -> Path:
     joints = [clip.joints / skeleton.unit_in_metres for clip in clips]
     if path.suffix.lower() == ".png":
         return draw_motion_strip(joints[0], path, caption=clips[0].caption, representation=skeleton.name, fps=fps)
-    every = math.ceil(fps / MOST_GIF_FPS) if path.suffix.lower() == ".gif" else 1
     captions = [clip.caption for clip in clips]
     return animate_motions(
         joints,
@@ -108,7 +106,6 @@ def _draw(clips: list[Clip], path: Path) -> Path:
         captions=captions,
         representation=skeleton.name,
         fps=fps,
-        every=every,
         size=(640, 480) if len(clips) == 1 else PART,
     )
 

@@ -19,7 +19,7 @@ from rigs import make_rig
 
 import geomotiongpt as gm
 from geomotiongpt.cli import main
-from geomotiongpt.demo import Limits
+from geomotiongpt.demo import Limits, guard
 from geomotiongpt.demo import page as demo_page
 
 pytest.importorskip("gradio", reason="Gradio is not installed: no demo")
@@ -132,6 +132,22 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_kept(app, web, tmp_pat
     answer = upload(web, tmp_path / "large.csv")
     assert answer.status_code == 413 and "exceeded maximum allowed size of 1048576 bytes" in answer.text
     assert sorted((app.demo_folder / "gradio").rglob("large.csv")) == before == []
+
+
+def test_many_files_at_once_or_in_all_are_refused(app, web, rig_file, tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_bytes(b"0" * (2**20 - 1000))
+    parts = [("files", (f"{number}.csv", (tmp_path / "a.csv").read_bytes())) for number in range(4)]
+    kept = guard.stored_bytes(app.demo_folder)
+    answer = web.post("/gradio_api/upload", files=parts)
+    assert answer.status_code == 413 and "2 files" in answer.text
+    without_length = web.post("/gradio_api/upload", content=iter([b"x"]))
+    assert without_length.status_code == 411
+    assert guard.stored_bytes(app.demo_folder) == kept
+    assert web.post("/gradio_api/upload", files=parts[:2]).status_code == 200
+    assert guard.stored_bytes(app.demo_folder) > kept + 2**20
+    monkeypatch.setattr(guard, "MOST_STORED", kept + 2**20)
+    answer = upload(web, rig_file)
+    assert answer.status_code == 507 and "no room for more files now" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """pipeline("motion-to-text"): files, arrays and lists of either in, captions out."""
 
+import copy
+
 import numpy as np
 import pytest
 from transformers import pipeline
@@ -86,6 +88,36 @@ def test_unreadable_files_are_named(describe, files, tmp_path):
     np.save(pickled, np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"pickled\.npy is not a readable \.npy"):
         describe(str(pickled))
+    large = tmp_path / "large.npy"
+    np.lib.format.open_memmap(tmp_path / "small.npy", "w+", np.float32, (30, 263)).flush()
+    content = (tmp_path / "small.npy").read_bytes()
+    assert b"(30, 263), }         " in content
+    large.write_bytes(content.replace(b"(30, 263), }         ", b"(30000000000, 263), }"))
+    with pytest.raises(ValueError, match=r"large\.npy is not a readable \.npy"):
+        describe(str(large))
+    for other in ("walk.bvh", "walk.npz"):
+        (tmp_path / other).write_bytes(b"HIERARCHY")
+        with pytest.raises(ValueError, match=r"is no \.npy file; of another file give geomotiongpt.import_motion\('"):
+            describe(str(tmp_path / other))
+    (tmp_path / "text.npy").write_bytes(b"HIERARCHY")
+    with pytest.raises(ValueError) as raised:
+        describe(str(tmp_path / "text.npy"))
+    assert "does not begin like one" in str(raised.value) and "allow_pickle" not in str(raised.value)
+
+
+def test_nothing_gives_nothing(describe):
+    assert describe([]) == describe([], segments=True) == []
+
+
+def test_a_motion_longer_than_in_training_is_warned_of(tiny_model, tiny_processor, clips, caplog):
+    describe = pipeline("motion-to-text", model=copy.deepcopy(tiny_model), processor=tiny_processor, device="cpu")
+    codes = len(clips[0]) // tiny_processor.feature_extractor.downsampling_factor
+    for most, warnings in ((None, 0), (codes, 0), (codes - 1, 1)):
+        caplog.clear()
+        describe.model.config.max_motion_codes = most
+        describe({"motion": clips[0], "name": "a.npy"}, **GENERATION)
+        told = [text for text in caplog.messages if "longest motion in training" in text]
+        assert len(told) == warnings and all("a.npy has" in text and "--segments" in text for text in told)
 
 
 def test_unusable_motions_are_named_by_file(describe, clips, tmp_path):

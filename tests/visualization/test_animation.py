@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from geomotiongpt.models.motion_representation import get_motion_representation
+from geomotiongpt.visualization import animation
 from geomotiongpt.visualization.animation import LEFT, RIGHT, TRAIL, animate_motion, animate_motions, draw_motion_strip
 
 
@@ -226,7 +227,15 @@ def test_unusable_joints_are_refused_and_nothing_is_written(tmp_path, draw):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("wrong", [{"fps": 120}, {"fps": 0}, {"every": 0}, {"size": (640, 20)}])
+def test_a_gif_leaves_out_frames_that_viewers_or_memory_cannot_hold(tmp_path, monkeypatch):
+    for fps, most, drawn in ((20, 3000, 25), (120, 3000, 9), (20, 10, 9), (20, 25, 25), (20, 24, 13)):
+        monkeypatch.setattr(animation, "MOST_GIF_FRAMES", most)
+        path = animate_motion(walk(25), tmp_path / "a.gif", fps=fps, size=(160, 160))
+        frames, durations = read_frames(path)
+        assert len(frames) == drawn and sum(durations) == pytest.approx(1000 * 25 / fps, abs=5)
+
+
+@pytest.mark.parametrize("wrong", [{"fps": 120, "every": 2}, {"fps": 0}, {"every": 0}, {"size": (640, 20)}])
 def test_unplayable_requests_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match="got"):
         animate_motion(walk(5), tmp_path / "a.gif", **wrong)
