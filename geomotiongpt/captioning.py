@@ -40,7 +40,6 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
     add_import_options(verb)
     verb.add_argument("--batch-size", type=positive, default=16, help="motions at a time")
     verb.add_argument("--num-beams", type=positive, default=1, help="above 1 a beam search")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
     group = verb.add_argument_group("motions of any length")
     group.add_argument(
         "--segments", action="store_true", help="caption each part, with its time, instead of the whole"
@@ -68,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{', '.join(f'--{name}' for name in idle)}: no effect without --segments.")
     _check_files(arguments.files)
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
-    model, processor = load_captioner(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    model, processor = load_captioner(arguments.model)
     describe = pipeline("motion-to-text", model=model, processor=processor)
     read = partial(_read, processor.feature_extractor.representation, import_options(arguments), arguments.report)
     motions = [read(path) for path in arguments.files]
@@ -98,7 +97,7 @@ def _check_motion(extractor: "MotionFeatureExtractor", motion: str | dict[str, A
 def _run_segments(arguments: argparse.Namespace) -> int:
     if arguments.json:
         raise ValueError("--json: no effect with --segments; use --format json.")
-    names = ("output", "format", "report", "window", "stride", "batch_size", "num_beams", "trust_remote_code")
+    names = ("output", "format", "report", "window", "stride", "batch_size", "num_beams")
     options = {name: getattr(arguments, name) for name in names}
     options["import_options"] = import_options(arguments)
     for lines in caption_in_segments(arguments.model, arguments.files, **options):
@@ -129,7 +128,6 @@ def caption_in_segments(
     format: str | None = None,
     import_options: dict[str, Any] | None = None,
     report: bool = False,
-    trust_remote_code: bool = False,
     **options: Any,
 ) -> Iterator[str]:
     """Captions the parts of motions, one motion after another. All are checked before the first is captioned.
@@ -142,7 +140,6 @@ def caption_in_segments(
         format: "text", "json", "srt" or "vtt"; by default what the output's name ends in, else "text".
         import_options: of `import_motion`.
         report: say on standard error how files were imported.
-        trust_remote_code: run the code in the model's repository.
         **options: of `caption_segments`.
 
     Yields:
@@ -166,7 +163,7 @@ def caption_in_segments(
         raise ValueError(f"{output}: name a file that ends in {', '.join(by_suffix)}, or give --format.")
     if output is not None:
         check_writable(output)
-    model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
+    model, processor = load_captioner(model_name)
     extractor = processor.feature_extractor
     given = [_read(extractor.representation, import_options or {}, report, path) for path in files]
     motions = [_check_motion(extractor, motion, path) for path, motion in zip(files, given, strict=True)]

@@ -56,29 +56,24 @@ _EVALUATOR_NETWORKS = ("movement_encoder", "motion_encoder", "text_encoder")
 _EVALUATOR_TRAINING = {"epoch", "iter", *(f"opt_{name}" for name in _EVALUATOR_NETWORKS)}
 
 
-def load_captioner(
-    name: str | Path, *, trust_remote_code: bool = False
-) -> tuple[MotionLanguageModel, MotionProcessor]:
-    """A captioning model and its processor, from a folder or the Hub.
+def load_captioner(name: str | Path) -> tuple[MotionLanguageModel, MotionProcessor]:
+    """A captioning model and its processor, from a folder or the Hub. This package's code runs, none from there.
 
     Args:
         name: of the folder or the repository.
-        trust_remote_code: run the code in the repository instead of this package's.
 
     Raises:
         FileNotFoundError, OSError: if there is none, or its weights are missing.
         ValueError: if it is another kind of model, or its weights are damaged.
     """
     check_model_folder(name)
-    options = {"trust_remote_code": trust_remote_code or None}
     try:
-        kind = AutoConfig.from_pretrained(name, **options).model_type
+        kind = AutoConfig.from_pretrained(name).model_type
     except OSError as error:
         raise OSError(f"{name}: no such folder, and not to be had from the Hub: {error}") from error
     if kind not in _LANGUAGE_MODELS:
         raise ValueError(f"{name} holds a {kind!r} model; captions take a {' or '.join(map(repr, _LANGUAGE_MODELS))}.")
-    model = AutoModelForCausalLM.from_pretrained(name, **options)
-    return model, AutoProcessor.from_pretrained(name, **options)
+    return AutoModelForCausalLM.from_pretrained(name), AutoProcessor.from_pretrained(name)
 
 
 def check_model_folder(name: str | Path) -> None:

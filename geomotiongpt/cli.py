@@ -151,7 +151,6 @@ def _add_generate(add) -> None:
     picture = verb.add_mutually_exclusive_group()
     picture.add_argument("--format", default="gif", choices=["gif", "png"], help="animated, or a strip of poses")
     picture.add_argument("--no-animation", action="store_true", help="features and joints only")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
 
 def _add_sampling(group, beams: str) -> None:
@@ -303,7 +302,6 @@ def _generate(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         animation=None if arguments.no_animation else arguments.format,
-        trust_remote_code=arguments.trust_remote_code,
         **_sampling(arguments),
     )
     for row in rows:
@@ -420,7 +418,8 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
         return 0
     print(metric_table(result["metrics"]))
     if arguments.update_card:
-        update_model_card(card, result, str(arguments.data))
+        folder = Path(arguments.data)
+        update_model_card(card, result, folder.resolve().name if folder.exists() else str(arguments.data))
     print(f"saved {output}/: result.json, report.md, and what the model made")
     return 0
 
@@ -588,7 +587,8 @@ def _push(arguments: argparse.Namespace) -> int:
     if not arguments.folder.is_dir():
         raise FileNotFoundError(f"{arguments.folder}: no such folder; push what save_pretrained or a training wrote.")
     api = HfApi()
-    ignored = ["checkpoint-*", "adapter/*", "*.bin", "*.pt"]
+    # Nor what a run says about the machine, or quotes of its data
+    ignored = ["checkpoint-*", "adapter/*", "*.bin", "*.pt", "trainer_state.json", "caption_samples.jsonl", "runs/*"]
     try:
         repo_id = api.create_repo(arguments.repo_id, private=arguments.private, exist_ok=True).repo_id
         print(api.upload_folder(repo_id=repo_id, folder_path=arguments.folder, ignore_patterns=ignored))

@@ -33,7 +33,6 @@ def generate_motions(
     seed: int = 0,
     batch_size: int = 16,
     animation: str | None = "gif",
-    trust_remote_code: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Makes motions and writes a folder of them, whole or not at all.
@@ -53,7 +52,6 @@ def generate_motions(
         seed: of the sampling.
         batch_size: texts at a time.
         animation: "gif", "png" (a strip of poses) or None.
-        trust_remote_code: run the code in the model's repository.
         **options: for the pipeline.
 
     Returns:
@@ -68,7 +66,7 @@ def generate_motions(
     if import_options and motion is None:
         raise ValueError(f"{', '.join(sorted(import_options))}: no effect without a motion file to go on from.")
     # Loaded here: `pipeline` answers a model that cannot be loaded with a page of tracebacks.
-    model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
+    model, processor = load_captioner(model_name)
     make = pipeline("text-to-motion", model=model, processor=processor)
     representation = processor.feature_extractor.representation
     given = None

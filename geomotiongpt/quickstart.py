@@ -127,6 +127,7 @@ def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: i
         model,
         name="geomotiongpt-tiny",
         data_name="geomotiongpt embedded synthetic motions",
+        licence="apache-2.0",
         data_licence="made by the package, Apache-2.0",
         result=result,
     )

@@ -42,7 +42,6 @@ def add_render(add) -> None:
         help="of the files (default: the model's, or humanml3d)",
     )
     verb.add_argument("--model", help="of .html: show the motion tokens of this model, a folder or a name on the Hub")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
     add_import_options(verb)
 
 
@@ -55,7 +54,6 @@ def _render(arguments: argparse.Namespace) -> int:
             representation=arguments.representation,
             import_options=import_options(arguments),
             model_name=arguments.model,
-            trust_remote_code=arguments.trust_remote_code,
         )
     )
     return 0
@@ -69,7 +67,6 @@ def render_motions(
     representation: str | None = None,
     import_options: dict[str, Any] | None = None,
     model_name: str | None = None,
-    trust_remote_code: bool = False,
 ) -> Path:
     """Writes motion files as what `export_motion` makes of them.
 
@@ -80,7 +77,6 @@ def render_motions(
         representation: of all files; the model's by default, or "humanml3d".
         import_options: of `import_motion`, for files that are not `.npy`; of these only `fps`, their frames a second.
         model_name: folder or Hub name of a model with motion tokens, to show them; of `.html`.
-        trust_remote_code: run the code in the model's repository.
 
     Returns:
         the path written.
@@ -104,7 +100,7 @@ def render_motions(
     if output.exists() and any(path.exists() and output.samefile(path) for path in files):
         raise ValueError(f"{output} is the motion itself, and would be lost: name another file.")
     check_writable(output)
-    tokenize = None if model_name is None else _MotionTokens(model_name, trust_remote_code, representation)
+    tokenize = None if model_name is None else _MotionTokens(model_name, representation)
     representation = tokenize.representation if tokenize else representation or "humanml3d"
     options = import_options or {}
     kinds = {path.suffix.lower() == ".npy" for path in files}
@@ -152,12 +148,12 @@ def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -
 class _MotionTokens:
     """The motion tokens that a model makes of motions: a list of codes each."""
 
-    def __init__(self, model_name: str, trust_remote_code: bool, representation: str | None):
+    def __init__(self, model_name: str, representation: str | None):
         from .checkpoints import load_captioner
         from .models.configuration_llamo import LLaMoConfig
         from .models.configuration_motiongpt3 import MotionGPT3Config
 
-        model, processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
+        model, processor = load_captioner(model_name)
         if model.config.model_type in (MotionGPT3Config.model_type, LLaMoConfig.model_type):
             raise ValueError(
                 f"{model_name} is a {type(model).__name__}, whose motion is continuous: only models with motion "

@@ -1,5 +1,6 @@
 """Published motion tokenizers and evaluators become ours, with the same outputs; incomplete ones are refused."""
 
+import copy
 import json
 import pickle
 from functools import partial
@@ -7,10 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from geomotiongpt import (
     GeoMotionGPTForCausalLM,
+    GeoMotionGPTProcessor,
     MotionFeatureExtractor,
     MotionTextEvaluator,
     MotionTextEvaluatorConfig,
@@ -20,6 +23,8 @@ from geomotiongpt import (
 from geomotiongpt.checkpoints import check_model_folder, convert_evaluator, convert_motion_tokenizer
 from geomotiongpt.cli import main
 from geomotiongpt.evaluation.embeddings import load_evaluator
+from geomotiongpt.models.configuration_motion_language import name_on_hub
+from geomotiongpt.training.model_card import write_training_card
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 # Decoded features have a spread of 16, and the published ones are 5e-5 away from the same arithmetic in float64.
@@ -489,3 +494,48 @@ def test_an_evaluator_needs_its_own_statistics_and_words(word_files, tmp_path):
     (tmp_path / "evaluator" / "notes").touch()
     with pytest.raises(ValueError, match="is not an empty folder"):
         convert(checkpoint, word_files, tmp_path / "evaluator")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("gpt2", "gpt2"),
+        ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("a/b/c", None),
+        ("/models/gpt2", None),
+        ("./gpt2", None),
+        ("", None),
+        (None, None),
+        ("here", None),
+    ],
+)
+def test_a_base_is_named_by_its_name_on_the_hub_and_by_no_folder(name, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert name_on_hub(name) == wanted
+
+
+def test_the_base_is_known_in_the_model_and_on_its_card(tiny_language_model, tiny_tokenizer_model, tmp_path):
+    base = copy.deepcopy(tiny_language_model)
+    base.config._name_or_path = "someone/gpt2"
+    model = GeoMotionGPTForCausalLM.from_components(base, tiny_tokenizer_model)
+    model.save_pretrained(tmp_path / "model")
+    again = GeoMotionGPTForCausalLM.from_pretrained(tmp_path / "model")
+    assert again.config.base_model == "someone/gpt2" and model.config._name_or_path == ""
+    card = ModelCard.load(write_training_card(tmp_path / "model", again, [], "motions"))
+    assert card.data.base_model == "someone/gpt2" and "someone/gpt2" in card.text and not card.data.license
+
+
+def test_the_processor_comes_from_where_the_model_came_from(tiny_model_folder, tmp_path, monkeypatch):
+    """The same revision, token and cache: another revision could run other code."""
+    options = {"revision": "0123abc", "cache_dir": str(tmp_path), "local_files_only": True}
+    model = GeoMotionGPTForCausalLM.from_pretrained(tiny_model_folder, **options)
+    plain = GeoMotionGPTForCausalLM.from_pretrained(tiny_model_folder)
+    seen = []
+    load = GeoMotionGPTProcessor.from_pretrained
+    monkeypatch.setattr(
+        GeoMotionGPTProcessor, "from_pretrained", lambda name, **given: seen.append(given) or load(name, **given)
+    )
+    for each in (model, plain):
+        each.generate_motion("a person walks", num_frames=8)
+    assert seen == [{"trust_remote_code": False, **options}, {"trust_remote_code": False}]

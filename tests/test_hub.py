@@ -173,7 +173,13 @@ MODEL = {"config.json", "generation_config.json", "model.safetensors", "processo
 def folder(tiny_model, tiny_model_folder, tmp_path):
     """A model's folder as training leaves it, with its card."""
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
-    for leftover in ("checkpoint-10/optimizer.pt", "adapter/adapter_config.json", "training_args.bin"):
+    leftovers = (
+        "checkpoint-10/optimizer.pt",
+        "adapter/adapter_config.json",
+        "training_args.bin",
+        "trainer_state.json",
+    )
+    for leftover in (*leftovers, "caption_samples.jsonl"):
         (folder / leftover).parent.mkdir(exist_ok=True)
         (folder / leftover).write_bytes(b"not to be published")
     metrics = {"action": {"mean": 0.75, "ci95": 0.1, "n": 40}, "gram_error": 0.5}
@@ -223,7 +229,8 @@ def test_pushed_model_works_without_the_package(folder, tiny_model, tiny_process
     assert by_command.keys() >= pushed.keys() - {".gitattributes"}
     for name in CODE | {"model.safetensors", "motion_tokenizer/model.safetensors"}:
         assert by_command[name] == pushed[name], name
-    assert not [name for name in by_command if name.startswith(("checkpoint", "adapter")) or name.endswith(".bin")]
+    private = ("checkpoint", "adapter", "trainer_state", "caption_samples")
+    assert not [name for name in by_command if name.startswith(private) or name.endswith(".bin")]
     for files in (pushed, by_command):
         card = ModelCard(files["README.md"].decode()).data
         assert card.model_name == "tiny" and "motion-to-text" in card.tags and "text-to-motion" not in card.tags

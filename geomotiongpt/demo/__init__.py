@@ -58,12 +58,11 @@ def add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--max-seconds", type=float, default=usual.seconds, help="of a motion to caption (default: %(default)s)"
     )
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the code in the model's repository")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(upload_megabytes=arguments.max_upload_mb, seconds=arguments.max_seconds)
-    options = {"device": arguments.device, "limits": limits, "trust_remote_code": arguments.trust_remote_code}
+    options = {"device": arguments.device, "limits": limits}
     from .page import build_demo, check_address, close_demo, serve_demo
 
     check_address(arguments.host, arguments.port)  # sooner than a model is loaded

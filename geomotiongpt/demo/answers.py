@@ -77,7 +77,6 @@ class MotionDemo:
         folder: for files; whoever makes it removes it.
         device: to run on; by default the first GPU, or the CPU.
         limits: of a request.
-        trust_remote_code: run the code in the model's repository.
 
     Raises:
         FileNotFoundError, OSError: if there is no such model.
@@ -91,10 +90,9 @@ class MotionDemo:
         *,
         device: str | None = None,
         limits: Limits | None = None,
-        trust_remote_code: bool = False,
     ):
         place = _checked_device(device)
-        model, self.processor = load_captioner(model_name, trust_remote_code=trust_remote_code)
+        model, self.processor = load_captioner(model_name)
         self.model = model.to(place).eval()  # type: ignore[arg-type]
         self.name = Path(model_name).resolve().name if Path(model_name).exists() else str(model_name)
         self.folder, self.limits = folder, limits or Limits()

@@ -1,10 +1,19 @@
 """What the configurations of all motion-language models share."""
 
+import re
+from pathlib import Path
+
 from transformers import PreTrainedConfig
 
 
 class MotionLanguageConfig(PreTrainedConfig):
-    """Knows its own kind, and where remote code has its pipelines."""
+    """Knows its own kind, its base, and where remote code has its pipelines.
+
+    Args:
+        base_model: name on the Hub of the pretrained language model that is in it; None: not known, or random weights.
+    """
+
+    base_model: str | None = None
 
     def __post_init__(self, **kwargs):
         # The installed package registers its pipelines itself; only code loaded from the Hub needs the declaration.
@@ -28,3 +37,9 @@ class MotionLanguageConfig(PreTrainedConfig):
                 "`from_components`."
             )
         return super().from_dict(config_dict, **kwargs)
+
+
+def name_on_hub(name: str | None) -> str | None:
+    """A name by which a model was loaded, if that was from the Hub; None of a folder."""
+    is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name or "") is not None
+    return name if is_name and not Path(str(name)).exists() else None

@@ -56,6 +56,8 @@ class MotionVocabularyConfig(MotionLanguageConfig):
     freeze_text_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        if self.motion_tokenizer_config is None or isinstance(self.motion_tokenizer_config, dict):
+            self.motion_tokenizer_config = MotionTokenizerConfig(**(self.motion_tokenizer_config or {}))
         super().__post_init__(**kwargs)
         self.vocab_size = self.text_vocab_size + self.num_markers + self.num_motion_codes
         if self.pad_token_id is None:

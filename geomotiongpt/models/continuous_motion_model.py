@@ -20,6 +20,7 @@ from transformers import (
 from transformers import initialization as init
 
 from .configuration_continuous_motion import ContinuousMotionConfig
+from .configuration_motion_language import name_on_hub
 from .mixture_of_transformers import (
     MOTION_BRANCH,
     MixtureOfTransformersMixin,
@@ -119,7 +120,7 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         config = cls.config_class(
             **{"text_config": _without_origin(language_model.config)},
             **{f"{cls.motion_part}_config": _without_origin(encoder.config)},
-            **options,
+            **{"base_model": name_on_hub(language_model.config._name_or_path), **options},
         )
         config._attn_implementation = language_model.config._attn_implementation
         model = cls(config)
@@ -161,12 +162,12 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         first = self.config.text_vocab_size
         text = self.get_input_embeddings()(input_ids.clamp(max=first - 1))
         other = self.marker_embedding((input_ids - first).clamp(min=0))
-        return torch.where((input_ids >= first).unsqueeze(-1), other.to(text.dtype), text)
+        return torch.where((input_ids >= first).unsqueeze(-1).to(text.device), other.to(text), text)
 
     def _score(self, states: Tensor) -> Tensor:
         """Logits over all ids: the base's, those of `<motion>` and `</motion>`, and -inf for what is no answer."""
         text = self.language_model.lm_head(states)
-        markers = functional.linear(states, self.marker_embedding.weight[1:_NUM_MARKERS].to(states.dtype))
+        markers = functional.linear(states, self.marker_embedding.weight[1:_NUM_MARKERS].to(states))
         never = text.new_full((*text.shape[:-1], 2), -torch.inf)
         return torch.cat([text, never[..., :1], markers, never], dim=-1)
 

@@ -179,11 +179,7 @@ class LatentMotionGenerationMixin:
 
     def _load_processor(self) -> MotionGPT3Processor:
         if self._processor is None:
-            name = self.config._name_or_path
-            if not name:
-                raise ValueError("the model was not loaded from a folder with a processor: give `processor=`.")
-            is_remote = type(self).__module__.startswith("transformers_modules.")
-            self._processor = MotionGPT3Processor.from_pretrained(name, trust_remote_code=is_remote)
+            self._processor = self.load_own_processor(MotionGPT3Processor)  # type: ignore[attr-defined]
         return self._processor
 
 

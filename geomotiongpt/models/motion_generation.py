@@ -494,11 +494,7 @@ class MotionGenerationMixin:
 
     def _load_processor(self) -> GeoMotionGPTProcessor:
         if self._processor is None:
-            name = self.config._name_or_path
-            if not name:
-                raise ValueError("the model was not loaded from a folder with a processor: give `processor=`.")
-            is_remote = type(self).__module__.startswith("transformers_modules.")
-            self._processor = GeoMotionGPTProcessor.from_pretrained(name, trust_remote_code=is_remote)
+            self._processor = self.load_own_processor(GeoMotionGPTProcessor)  # type: ignore[attr-defined]
         return self._processor
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
+from .configuration_motion_language import name_on_hub
 from .configuration_motion_tokenizer import MotionTokenizerConfig
 from .geometry import check_geometric_constraint, cluster_codes, geometric_loss
 from .modeling_motion_tokenizer import MotionTokenizer
@@ -41,7 +42,10 @@ _CLASS_OF_BASE = {
     "qwen3": "GeoMotionQwen3ForCausalLM",
 }
 # What the joined model does not take over from its base.
-_NOT_OF_THE_BASE = {"architectures", "transformers_version", "model_type", "dtype", "pad_token_id", "vocab_size"}
+_NOT_OF_THE_BASE = {
+    *("architectures", "transformers_version", "model_type", "dtype", "pad_token_id", "vocab_size"),
+    "_name_or_path",  # libraries look there for what the joined model was loaded from
+}
 
 
 @dataclass
@@ -165,6 +169,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         tokenizer_config._name_or_path = ""  # would be saved: a folder of whoever trained it
         config = cls.config_class(
             **{name: getattr(base.config, name) for name in base.config.to_dict() if name not in _NOT_OF_THE_BASE},
+            base_model=name_on_hub(base.config._name_or_path),
             text_vocab_size=base.config.vocab_size,
             motion_tokenizer_config=tokenizer_config,
             projection=projection,
@@ -385,8 +390,8 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
     def _embed(self, input_ids: Tensor, motion_vocabulary: Tensor) -> Tensor:
         first = self.config.text_vocab_size
         text = self.get_input_embeddings()(input_ids.clamp(max=first - 1))
-        other = functional.embedding((input_ids - first).clamp(min=0), motion_vocabulary)
-        return torch.where((input_ids >= first).unsqueeze(-1), other.to(text.dtype), text)
+        other = functional.embedding((input_ids - first).clamp(min=0).to(motion_vocabulary.device), motion_vocabulary)
+        return torch.where((input_ids >= first).unsqueeze(-1).to(text.device), other.to(text), text)
 
     def forward(
         self,
@@ -457,7 +462,8 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             hidden_states = outputs.last_hidden_state[:, kept]
-        logits = self._score(hidden_states, motion_vocabulary.to(self.lm_head.weight.dtype))
+        words = self.lm_head.weight  # on the last of several devices
+        logits = self._score(hidden_states.to(words.device), motion_vocabulary.to(words))
         losses = {} if next_tokens is None else self._losses(logits, next_tokens, num_items_in_batch)
         return GeoMotionGPTOutput(
             **losses,

@@ -1,8 +1,14 @@
 """Loading that refuses incomplete checkpoints: `from_pretrained` would fill missing weights with random ones."""
 
+from typing import Any
+
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only")
+
 
 class StrictLoadingMixin:
     """Put before `PreTrainedModel`: `from_pretrained` raises unless every weight fits its place."""
+
+    _hub_options: dict[str, Any] = {}  # by which it was loaded
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
@@ -26,7 +32,20 @@ class StrictLoadingMixin:
                 f"{pretrained_model_name_or_path} does not hold the weights of a {cls.__name__} "
                 f"({'; '.join(problems)}). Is it a checkpoint of another model, or was it saved incompletely?"
             )
+        model._hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
         return (model, info) if output_loading_info else model
+
+    def load_own_processor(self, processor_class: Any) -> Any:
+        """The processor beside the weights, of the same revision; by its code there if the model runs such code.
+
+        Raises:
+            ValueError: if the model was not loaded.
+        """
+        name = self.config._name_or_path  # type: ignore[attr-defined]
+        if not name:
+            raise ValueError("the model was not loaded from a folder with a processor: give `processor=`.")
+        is_remote = type(self).__module__.startswith("transformers_modules.")
+        return processor_class.from_pretrained(name, trust_remote_code=is_remote, **self._hub_options)
 
 
 def refuse_offloaded(model, base: str) -> None:

@@ -48,6 +48,11 @@ class _RunArguments(TrainingArguments):
                 "dataloader_persistent_workers: workers that live on would show every epoch the windows, captions and "
                 "tasks of the first; leave it out."
             )
+        if self.push_to_hub:
+            raise ValueError(
+                "push_to_hub: checkpoints have no code and no card beside them; leave it out, and upload the trained "
+                "model with `geomotiongpt push`."
+            )
         # Two CPU processes form one world only when asked not to look for an accelerator.
         if not torch.cuda.is_available():
             self.use_cpu = True

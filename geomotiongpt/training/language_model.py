@@ -41,6 +41,7 @@ from .captions import caption_in_batches
 from .evaluator import EVALUATORS
 from .lengths import check_lengths, token_example
 from .llamo import train_llamo
+from .model_card import write_training_card
 from .motion_tokenizer import MOTION_TOKENIZERS, load_split
 from .motiongpt3 import train_motiongpt3
 from .recipes import build_section, load_recipe, set_generation
@@ -156,6 +157,12 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
     data = build_section(MotionDataArguments, sections["data"], "data")
     model_args = build_section(ModelArguments, sections["model"], "model")
     lora = build_section(LoraArguments, sections["lora"], "lora") if sections["lora"] else None
+    if lora is not None and model_args.trained_model is not None and model_args.given("projection", "projection_seed"):
+        raise ValueError(
+            "section 'lora': the adapter would stand on a model with another projection than that of "
+            f"{model_args.trained_model}, which it names as its base: save that model first "
+            "(`model.swap_projection(...)`, `save_pretrained`), and train adapters on it."
+        )
     resume = sections["training"].pop("resume_from_checkpoint", None)
     args = build_section(LanguageModelTrainingArguments, sections["training"], "training")
     set_seed(args.seed)
@@ -200,6 +207,7 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
             save_whole(folder / "adapter", trained)
             trained = trained.merge_and_unload()
         save_whole(folder, trained, processor)
+        write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
 
     return trainer.finish(save)
 

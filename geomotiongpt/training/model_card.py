@@ -9,7 +9,6 @@ from huggingface_hub import ModelCardData
 
 from ..checkpoints import MotionLanguageModel, representation_of_width
 from ..evaluation.results import eval_results, format_score, make_result, save_json
-from ..models.continuous_motion_model import ContinuousMotionModel
 from ..models.modeling_llamo import LLaMoForCausalLM
 from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from ..models.motion_skeletons import MotionRepresentation, get_motion_representation
@@ -74,8 +73,9 @@ def write_training_card(
         log_history: of the trainer; the last evaluation counts.
         data_name: of the data set it was trained on.
     """
-    evaluations = [row for row in log_history if "eval_loss" in row]
-    losses = {name: value for name, value in evaluations[-1].items() if name.endswith("loss")} if evaluations else {}
+    losses: dict[str, float] = {}
+    for row in log_history:  # where each task has a loss of its own, rows follow one another
+        losses |= {name: value for name, value in row.items() if name.startswith("eval_") and name.endswith("loss")}
     result = make_result(
         command="geomotiongpt train",
         model={"parameters": model.num_parameters()},
@@ -136,12 +136,6 @@ def _representation(model: MotionLanguageModel) -> MotionRepresentation:
     return get_motion_representation(representation_of_width(part.config.num_features, Path("the model")))
 
 
-def _unnamed_base(model: MotionLanguageModel) -> str:
-    if isinstance(model, ContinuousMotionModel):
-        return f"a {model.language_model.config.model_type}, see the recipe of the first stage"
-    return "none: random weights"
-
-
 def _rows(facts: Mapping[str, str]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in facts.items())
 
@@ -153,7 +147,7 @@ def write_model_card(
     name: str,
     data_name: str,
     result: Mapping[str, Any],
-    base_model: str | None = None,
+    licence: str | None = None,
     data_licence: str = "see the data set",
 ) -> Path:
     """Writes `README.md` (with a model-index) and `metrics.json` into a model's folder.
@@ -164,7 +158,7 @@ def write_model_card(
         name: of the model.
         data_name: of the data set it was trained on.
         result: in the common schema; its metrics become the model-index.
-        base_model: name of the pretrained language model, if any.
+        licence: of the weights, as the Hub calls it; left out by default: it depends on the base and on the data.
         data_licence: licence of the data.
 
     Returns:
@@ -174,11 +168,11 @@ def write_model_card(
     tasks, facts = config.trained_tasks or ["motion-to-text"], _representation(model)
     directions = [task for task in ("motion-to-text", "text-to-motion") if task in tasks]
     card_data = ModelCardData(
-        license="apache-2.0",
+        license=licence,
         library_name="transformers",
         pipeline_tag=None,
         tags=[*directions, "human-motion", "geomotiongpt"],
-        base_model=base_model,
+        base_model=config.base_model,
         model_name=name,
         eval_results=eval_results(result, data_name),
     )
@@ -188,7 +182,7 @@ def write_model_card(
         name=name,
         data_name=data_name,
         data_licence=data_licence,
-        base_model=base_model or _unnamed_base(model),
+        base_model=config.base_model or "trained from random weights, or one that is not on the Hub",
         architecture=type(model).__name__,
         tasks=", ".join(tasks),
         usage=_usage(model, directions, facts),

@@ -103,7 +103,8 @@ def set_generation(model: Any, values: Mapping[str, Any]) -> None:
     """Sets options of a model's generation configuration.
 
     Raises:
-        ValueError: for an option that it does not have (with the nearest one).
+        ValueError: for an option that it does not have (with the nearest one), or options that do not go together and
+            could not be saved after training.
     """
     known = list(GenerationConfig().to_dict())
     for name in values:
@@ -113,6 +114,10 @@ def set_generation(model: Any, values: Mapping[str, Any]) -> None:
         values = {**dict.fromkeys(_SAMPLING), **values}
     # A `Trainer` switches the cache off for good, in the configuration of a base that it trained too
     model.generation_config.update(**{"use_cache": True, **values})
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError as error:
+        raise ValueError(f"section 'generation': {' '.join(str(error).split())}") from None
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:

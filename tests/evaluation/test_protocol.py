@@ -273,6 +273,7 @@ def test_command_line_measures_a_model_and_updates_its_card(
     values = {entry.metric_type: entry.metric_value for entry in entries}
     assert len(values) == len(entries) and values["cider"] == result["metrics"]["cider"]
     configs = {entry.metric_type: entry.metric_config for entry in entries}
+    assert {entry.dataset_name for entry in entries} == {motions.name}, "no folder of this machine"
     assert configs["cider"] == "coco, references first-three"
     assert configs["mm_dist"] == f"evaluator {result['protocol']['evaluator_sha256'][:12]}"
     assert not any(name.startswith("ground_truth") or name == "fid_floor" for name in configs)

@@ -115,6 +115,7 @@ def test_a_key_that_stands_twice_is_named(tmp_path, text):
             {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
             "every epoch the windows",
         ),
+        ({"push_to_hub": True}, "push_to_hub: checkpoints have no code and no card.*`geomotiongpt push`"),
     ],
 )
 def test_values_of_no_use_are_refused_by_name(values, message, tmp_path):

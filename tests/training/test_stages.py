@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from make_trajectories import (
     TRAJECTORIES,
     causal_motion_codec_trajectory,
@@ -16,7 +17,14 @@ from make_trajectories import (
     motiongpt3_trajectory,
 )
 from safetensors.torch import load_file
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoProcessor, pipeline
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    pipeline,
+)
 
 from geomotiongpt import (
     GeoMotionGPTForCausalLM,
@@ -349,6 +357,51 @@ def test_lora_run_saves_the_adapter_and_the_merged_model(train_model, motions):
     clips = [processor.feature_extractor.normalise(np.asarray(by_id[row["motion_id"]])) for row in samples]
     codes = encode_clips(model.motion_tokenizer, clips)
     assert caption_codes(model, processor, codes) == [row["caption"] for row in samples]
+
+
+@pytest.fixture
+def pretrained(tiny_language_model, trained_text_tokenizer, tmp_path) -> Path:
+    """A language model and its text tokenizer, as they come from elsewhere."""
+    tiny_language_model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(trained_text_tokenizer).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_lora_on_a_pretrained_base_saves_checkpoints_and_the_whole(train_model, pretrained):
+    folder = train_model(
+        f"model.language_model={pretrained}",
+        *(f"model.{name}=null" for name in ("language_model_config", "text_vocab_size")),
+        *("lora.r=2", "data.max_frames=120"),
+        *(f"training.{option}" for option in ("max_steps=2", "save_strategy=steps", "save_steps=1")),
+    )
+    assert (folder / "checkpoint-1" / "adapter_model.safetensors").is_file()
+    adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] != str(pretrained), "that has no motion tokens"
+    for path in (folder / "config.json", folder / "README.md"):
+        assert str(pretrained.parent) not in path.read_text()
+    assert isinstance(AutoModelForCausalLM.from_pretrained(folder), GeoMotionGPTForCausalLM)
+
+
+def test_an_adapter_is_not_trained_on_a_base_that_is_saved_nowhere(train_model, model_run):
+    trained = [f"model.trained_model={model_run}"] + [
+        f"model.{name}=null" for name in ("motion_tokenizer", "language_model_config", "text_vocab_size")
+    ]
+    with pytest.raises(ValueError, match=r"'lora': the adapter would stand on a model with another projection.*swap"):
+        train_model(*trained, "model.projection_seed=5", "lora.r=2")
+
+
+def test_generation_options_that_could_not_be_saved_are_refused_before_training(train_model, tmp_path):
+    for option in ("temperature=0.7", "early_stopping=true"):
+        with pytest.raises(ValueError, match=f"section 'generation': .*{option.partition('=')[0]}"):
+            train_model(f"generation.{option}", f"training.output_dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trained_model_has_its_card(model_run, motions):
+    card = ModelCard.load(model_run / "README.md")
+    entries = {entry.metric_type: entry for entry in card.data.eval_results}
+    assert entries["eval_loss"].dataset_name == motions.name and not card.data.base_model and not card.data.license
+    assert "geomotiongpt train" in card.text and str(motions) not in card.content
 
 
 @pytest.mark.parametrize(
