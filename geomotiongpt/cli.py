@@ -182,7 +182,9 @@ def _add_evaluate(add) -> None:
     what.add_argument("--retrieval", action="store_true", help="the evaluator itself: R-precision, TMR's protocols")
     tasks = ["motion-to-text", *_TASKS_OF_MOTIONS, "motion-duration"]
     verb.add_argument("--task", default=tasks[0], choices=tasks, help="what a model is to do")
-    verb.add_argument("--output", type=Path, help="JSON to write; of a model a folder (default: evaluation)")
+    verb.add_argument(
+        "--output", type=Path, help="JSON to write; of a model a folder (default: evaluation, or evaluation/TASK)"
+    )
     group = verb.add_argument_group("population")
     group.add_argument("--data", metavar="FOLDER", help="folder of a data set, or its name on the Hub")
     group.add_argument("--split", default="test", help="split of the data")
@@ -315,6 +317,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     _refuse_options_of_others(arguments)
     if arguments.output:
+        if not arguments.model and arguments.output.is_dir():
+            raise ValueError(f"{arguments.output} is a folder; the output is a JSON file here: name one in it.")
         check_writable(arguments.output)
     if arguments.predictions:
         result = _score_predictions(arguments)
@@ -363,6 +367,7 @@ def _refuse_options_of_others(arguments: argparse.Namespace) -> None:
 def _score_predictions(arguments: argparse.Namespace) -> dict:
     from .evaluation.predictions import score_predictions
     from .evaluation.report import metric_table
+    from .evaluation.resumable import join_processes
 
     result = score_predictions(
         arguments.predictions,
@@ -374,6 +379,7 @@ def _score_predictions(arguments: argparse.Namespace) -> dict:
         bert_model=arguments.bert_model,
         bert_layer=arguments.bert_layer,
         bert_rescale=arguments.bert_rescale,
+        device=join_processes().device,
     )
     print(metric_table(result["metrics"]))
     return {**result, "command": arguments.command}
@@ -405,14 +411,20 @@ def _evaluate_motions(arguments: argparse.Namespace) -> dict:
 
 
 def _evaluate_model(arguments: argparse.Namespace) -> int:
+    from .evaluation.protocol import RESULT
     from .evaluation.report import metric_table, update_model_card
 
     card = Path(arguments.model) / "README.md"
     if arguments.update_card and not card.is_file():
         raise FileNotFoundError(f"{card}: no model card to update.")
-    output = arguments.output or Path("evaluation")
+    of_task = "evaluation" if arguments.task == "motion-to-text" else f"evaluation/{arguments.task}"
+    output = arguments.output or Path(of_task)
     if output.is_file():
         raise ValueError(f"{output} is a file; the evaluation of a model is a folder: name another.")
+    if (output / RESULT).is_file():
+        task = json.loads((output / RESULT).read_text(encoding="utf-8"))["protocol"]["task"]
+        if task != arguments.task:
+            raise ValueError(f"{output} has the result of {task}, which would be lost: name another --output.")
     result = _task_result(arguments, output)
     if result is None:  # the first process says it all
         return 0

@@ -62,7 +62,12 @@ class AttributeWords:
         return cls({"action": labels["action"], "side": side, "style": labels["style"]})
 
     def read(self, caption: str) -> dict[str, str | None]:
-        """The value of each attribute that a caption names; None where it names none."""
+        """The value of each attribute that a caption names; None where it names none.
+
+        An empty caption names nothing, also no value without phrases (see the class).
+        """
+        if not caption.strip():
+            return dict.fromkeys(self.phrases)
         return {name: self._read_one(caption.lower(), values) for name, values in self.phrases.items()}
 
     @staticmethod

@@ -245,7 +245,11 @@ def _rouge_l_scorer(references: Sequence[Sequence[str]], convention: str) -> Cal
         groups = [list(group) for group in references]
         return lambda predictions: (
             100
-            * statistics.fmean(coco.calc_score([text], group) for text, group in zip(predictions, groups, strict=True))
+            * statistics.fmean(
+                # of an empty caption the scorer finds an empty word, and others between two spaces of a reference
+                coco.calc_score([text], group) if text.strip() else 0.0
+                for text, group in zip(predictions, groups, strict=True)
+            )
         )
     scorer = RougeScorer(["rougeL"], tokenizer=_CachedTokenizer())
     return lambda predictions: (
@@ -349,8 +353,8 @@ def bert_scores(
     check_captions(predictions, references)
     layer = _bert_layer(model, layer)
     baseline = _bert_baseline(model, layer) if rescale else None
-    tokenizer = _BertScoreTokenizer(AutoTokenizer.from_pretrained(model))
-    encoder = _load_encoder(model, layer).to(device)
+    tokenizer, encoder = load_bert_encoder(model, layer)
+    encoder.to(device)
     flat_references = [reference for group in references for reference in group]
     flat_predictions = [text for text, group in zip(predictions, references, strict=True) for _ in group]
     weights: dict[int, float] = defaultdict(lambda: 1.0)
@@ -408,6 +412,15 @@ class _BertScoreTokenizer:
 
     def build_inputs_with_special_tokens(self, _: list[int]) -> list[int]:
         return self.encode("")
+
+
+def load_bert_encoder(model: str | Path, layer: int | None) -> "tuple[_BertScoreTokenizer, PreTrainedModel]":
+    """Tokenizer and encoder of BERTScore, see `bert_scores`.
+
+    Raises:
+        OSError, ValueError: if the model is not there, has no such layer or lacks weights.
+    """
+    return _BertScoreTokenizer(AutoTokenizer.from_pretrained(model)), _load_encoder(model, _bert_layer(model, layer))
 
 
 def _load_encoder(model: str | Path, layer: int) -> PreTrainedModel:

@@ -111,15 +111,16 @@ def diversity(embeddings: ArrayLike, *, num_pairs: int = 300, seed: int) -> floa
     return float(np.linalg.norm(rows[first] - rows[second], axis=-1).mean())
 
 
-def multimodality(embeddings: ArrayLike, *, num_pairs: int = 10, seed: int) -> float:
+def multimodality(embeddings: ArrayLike, *, num_pairs: int | None = 10, seed: int) -> float:
     """Mean Euclidean distance of random pairs of motions generated from one text.
 
     The published protocol takes 100 texts, 30 generations and 10 pairs, drawn as for `diversity` and the same for
-    every text.
+    every text. So drawn, a motion meets itself in one of G pairs, and the distance is (G - 1) / G of that of different
+    motions: with few generations take all pairs of different ones.
 
     Args:
-        embeddings: (texts, generations, E), generations at least `num_pairs`.
-        num_pairs: pairs to draw for a text.
+        embeddings: (texts, generations, E), generations at least `num_pairs`, and at least 2.
+        num_pairs: pairs to draw for a text; None: every pair of different generations.
         seed: of the draw.
 
     Raises:
@@ -128,6 +129,11 @@ def multimodality(embeddings: ArrayLike, *, num_pairs: int = 10, seed: int) -> f
     Source: as for `diversity`.
     """
     rows = as_embeddings(embeddings, "embeddings", ndim=3)
+    if num_pairs is None:
+        if rows.shape[1] < 2:
+            raise ValueError("one motion of each text makes no pair: make 2 or more.")
+        first, second = np.triu_indices(rows.shape[1], 1)
+        return float(np.linalg.norm(rows[:, first] - rows[:, second], axis=-1).mean())
     first, second = _draw_pairs(rows.shape[1], num_pairs, seed, "generations of a text")
     return float(np.linalg.norm(rows[:, first] - rows[:, second], axis=-1).mean())
 

@@ -23,11 +23,13 @@ from .captioner import decoding_of, motion_lengths, weights_hash, write_captions
 from .generator import MadeMotions, MotionRequest, write_motions
 from .physics import joint_displacements
 from .protocol import (
+    FEWEST_FRAMES,
     RESULT,
     Population,
     compare_physics,
     describe_evaluator,
     describe_labels,
+    describe_multimodality,
     measure_motions,
     motions_of,
     prefixed,
@@ -37,14 +39,13 @@ from .reconstruction import encode_clips, frame_errors
 from .report import draw_plots, write_report
 from .results import make_result, save_json
 from .resumable import join_processes
-from .semantics import MULTIMODALITY_TEXTS, Evaluator
+from .semantics import MULTIMODALITY_TEXTS, Evaluator, hold_last_frame
 
 MOTIONS, REPEATED, JUDGED, JUDGED_REAL = "motions", "repeated", "judged.jsonl", "judged_ground_truth.jsonl"
 DURATIONS = "durations.jsonl"
 _NUM_EXAMPLES = 4
 _CLOSE = 0.1  # of a length: what counts as the length asked for
 _SAME_FEATURES = 1e-4  # normalised and back, in float32
-_FEWEST_FRAMES = 4  # of which a jerk can be measured
 _SEAM_LIMIT = 2.0  # times the data's 99th percentile
 _BASELINES = {
     "motion-prediction": "the features of the last given frame, without the root's velocity",
@@ -167,12 +168,13 @@ def evaluate_text_to_motion(
         asked = zip(motions, motion_lengths(run.dataset), strict=True)
         metrics["length_within_one_token"] = share([abs(len(motion) - stated) <= unit for motion, stated in asked])
     if evaluator is not None:
-        fitting, changed = _fit(motions, evaluator)
+        fitting, changed = evaluator.fit(motions)
         metrics |= measure_motions(fitting, run.dataset, evaluator, reader=reader)
         protocol |= changed
         if repeated:
-            metrics |= score_repeated([_fit(group, evaluator)[0] for group in repeated], evaluator)
+            metrics |= score_repeated([evaluator.fit(group)[0] for group in repeated], evaluator)
             protocol |= {"multimodality_texts": len(drawn), "motions_a_text": request.num_samples}
+            protocol |= describe_multimodality(request.num_samples)
     metrics |= compare_physics(motions, motions_of(run.dataset), population.representation)
     plots = _draw_examples(run, motions, prompts)
     if judge is not None:
@@ -242,7 +244,7 @@ def evaluate_completion(
     protocol: dict[str, Any] = {"given": request.keep, "seed_of_motions": request.seed, "seam_limit": _SEAM_LIMIT}
     protocol |= {"baseline": _BASELINES[request.task]}
     if evaluator is not None:
-        fitting, changed = _fit(motions, evaluator)
+        fitting, changed = evaluator.fit(motions)
         metrics |= measure_motions(fitting, run.dataset, evaluator, has_texts=False)
         protocol |= changed
         protocol |= describe_evaluator(evaluator, len(motions), len(motions))
@@ -322,7 +324,7 @@ def _open(
     fewest = 1 if request is None else request.fewest_codes
     shortest = processor.feature_extractor.downsampling_factor * fewest
     if request is not None:
-        shortest = max(shortest, _FEWEST_FRAMES)
+        shortest = max(shortest, FEWEST_FRAMES)
     dataset, too_short = drop_short_motions(population.dataset, shortest)
     if evaluator is not None:
         evaluator.check(dataset["motion_id"], motion_lengths(dataset))
@@ -362,6 +364,8 @@ def _judge(judge: Judge, run: _Run, motions: Sequence[np.ndarray], prompts: Sequ
         motion=datasets.Array2D((None, motions[0].shape[1]), "float32"),
         captions=datasets.List(datasets.Value("string")),
     )
+    shortest = judge.processor.feature_extractor.downsampling_factor
+    motions = [hold_last_frame(motion, shortest) for motion in motions]
     rows = {"motion_id": run.dataset["motion_id"], "motion": motions, "captions": [[prompt] for prompt in prompts]}
     made = HFDataset.from_dict(rows, features).with_format("numpy", columns=["motion"], output_all_columns=True)
     metrics: dict[str, Any] = {}
@@ -391,22 +395,6 @@ def _duration_errors(said: Sequence[float | None], truth: np.ndarray) -> dict[st
         "duration_error_seconds": float(np.mean(errors)) if errors else None,
         "duration_within_10_percent": share(close),
     }
-
-
-def _fit(motions: Sequence[np.ndarray], evaluator: Evaluator) -> tuple[list[np.ndarray], dict[str, int]]:
-    """Motions as an evaluator takes them, cut or their last frame repeated; and of how many that is so."""
-    most, unit = evaluator.model.config.max_frames, evaluator.model.config.downsampling_factor
-    fitting, changed = [], {"motions_cut_for_the_evaluator": 0, "motions_lengthened_for_the_evaluator": 0}
-    for motion in motions:
-        length = len(motion)
-        while evaluator.num_frames(length) < unit:
-            length += 1
-        clip = evaluator.to_features(np.pad(motion, ((0, length - len(motion)), (0, 0)), mode="edge"))
-        is_long = len(clip) // unit * unit > most
-        fitting.append(clip[:most] if is_long else clip)
-        changed["motions_cut_for_the_evaluator"] += is_long
-        changed["motions_lengthened_for_the_evaluator"] += length > len(motion)
-    return fitting, changed
 
 
 def _range(lengths: Sequence[int]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ..models.motion_representation import features_to_joints, get_motion_repres
 from ..models.motion_vocabulary import MotionVocabularyMixin
 from .attributes import AttributeReader, attribute_accuracy, shown_attributes
 from .captioner import data_hash, decoding_of, motion_lengths, weights_hash, write_captions
-from .captioning import caption_protocol, caption_scores
+from .captioning import caption_protocol, caption_scores, load_bert_encoder
 from .physics import evaluate_physics
 from .predictions import select_references
 from .probes import run_probes
@@ -29,11 +29,12 @@ from .reconstruction import reconstruct_clips, reconstruction_metrics
 from .report import draw_plots, write_report
 from .results import make_result, save_json
 from .resumable import join_processes
-from .semantics import DIVERSITY_PAIRS, Evaluator
+from .semantics import DIVERSITY_PAIRS, MULTIMODALITY_GENERATIONS, MULTIMODALITY_PAIRS, Evaluator
 
 logger = logging.getLogger(__name__)
 
 _UNREAD = "unread"
+FEWEST_FRAMES = 4  # of which a jerk can be measured
 RESULT, PREDICTIONS = "result.json", "predictions.jsonl"
 
 
@@ -130,6 +131,12 @@ class CaptioningProtocol:
             device=_device(),
         )
 
+    def check(self) -> None:
+        """Refuses an encoder of BERTScore that is not there or does not fit, before anything takes long."""
+        self.describe()
+        if self.bert_model is not None:
+            load_bert_encoder(self.bert_model, self.bert_layer)
+
     def describe(self) -> dict[str, Any]:
         """What a result must say."""
         options = {"bert_model": self.bert_model, "bert_layer": self.bert_layer, "bert_rescale": self.bert_rescale}
@@ -178,10 +185,12 @@ def evaluate_model(
     model, processor = load_captioner(model_name)
     population.check(processor)
     model.to(join_processes().device).eval()
-    dataset, too_short = drop_short_motions(population.dataset, processor.feature_extractor.downsampling_factor)
+    shortest = max(processor.feature_extractor.downsampling_factor, FEWEST_FRAMES)
+    dataset, too_short = drop_short_motions(population.dataset, shortest)
     if evaluator is not None:
         evaluator = evaluator.of_motions_in(population.representation)
         evaluator.check(dataset["motion_id"], motion_lengths(dataset))
+    captioning.check()
     output.mkdir(parents=True, exist_ok=True)
     decoding: dict[str, Any] = {"num_beams": num_beams, "do_sample": False}
     decoding |= {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
@@ -202,7 +211,7 @@ def evaluate_model(
         protocol={
             "task": "motion-to-text",
             "direction": "motion-to-text; R-precision in both directions",
-            "population": population.describe(dataset, {"shorter than one motion code": too_short}),
+            "population": population.describe(dataset, {f"shorter than {shortest} frames": too_short}),
             **captioning.describe(),
             "empty_predictions": sum(not caption.strip() for caption in captions),
             "decoding": {**decoding_of(model), **decoding, "batch_size": batch_size},
@@ -255,15 +264,16 @@ def evaluate_motions(
     paths = [files[motion_id] for motion_id in dataset["motion_id"]]
     given = [_read_motion(group[0]) for group in paths]
     motions = [evaluator.to_features(clip, str(group[0])) for clip, group in zip(given, paths, strict=True)]
-    directly = replace(evaluator, motions_in=None)
-    directly.check([str(group[0]) for group in paths], [len(motion) for motion in motions])
+    evaluator.check_number(len(motions))
+    directly = replace(evaluator, motions_in=None)  # features of the evaluator's own kind
+    motions, changed = directly.fit(motions)
     evaluator.check(ids, motion_lengths(population.dataset))
     metrics = measure_motions(motions, population.dataset, evaluator, rows=rows, reader=reader)
     # Joints as they were given: features stand on the ground and have the representation's bone lengths.
     metrics |= compare_physics(given, motions_of(dataset), population.representation)
     if numbers != {1}:
         repeated = [[evaluator.to_features(_read_motion(path), str(path)) for path in group] for group in paths]
-        metrics |= score_repeated(repeated, evaluator)
+        metrics |= score_repeated([directly.fit(group)[0] for group in repeated], evaluator)
     unknown = sorted(set(files) - set(ids))
     for what, names in (("motions of the split without a file", set(ids) - set(files)), ("other files", unknown)):
         if names:
@@ -280,8 +290,10 @@ def evaluate_motions(
                 **population.describe(dataset),
                 "without_a_file": len(ids) - len(rows),
                 "files_of_no_motion": len(unknown),
-                "motions_a_caption": numbers.pop(),
+                "motions_a_caption": len(paths[0]),
             },
+            **describe_multimodality(len(paths[0])),
+            **changed,
             **describe_evaluator(evaluator, len(motions), len(ids)),
             **describe_labels(dataset["captions"], reader),
         },
@@ -331,15 +343,32 @@ def score_repeated(motions: Sequence[Sequence[np.ndarray]], evaluator: Evaluator
     return evaluator.score_generations(np.stack(samples, axis=1))
 
 
+def describe_multimodality(num_samples: int) -> dict[str, str]:
+    """What a result must say about its MultiModality, if there is one."""
+    if num_samples < 2:
+        return {}
+    published = f"{MULTIMODALITY_PAIRS} pairs of {num_samples}, drawn as published: a motion may meet itself"
+    return {
+        "multimodality_pairs": published
+        if num_samples >= MULTIMODALITY_GENERATIONS
+        else f"all pairs of different motions, {num_samples} of a text; published are {MULTIMODALITY_GENERATIONS}"
+    }
+
+
 def compare_physics(
     motions: Sequence[np.ndarray], real: Sequence[np.ndarray], representation: str
 ) -> dict[str, float | None]:
-    """Physics of motions beside that of real ones, features or joints, and how much more the feet slide."""
-    made, truth = _physics(motions, representation), _physics(real, representation)
+    """Physics of motions beside that of real ones, features or joints, and how much more the feet slide.
+
+    Motions too short to have any are left out and counted (`motions_without_physics`).
+    """
+    truth, long_enough = _physics(real, representation), [one for one in motions if len(one) >= FEWEST_FRAMES]
+    made = _physics(long_enough, representation) if long_enough else dict.fromkeys(truth)
     slid, really = made["foot_skating_ratio"], truth["foot_skating_ratio"]
     return {
         **made,
-        "foot_skating_over_ground_truth": slid / really if really else None,
+        "foot_skating_over_ground_truth": slid / really if slid is not None and really else None,
+        "motions_without_physics": len(motions) - len(long_enough),
         **prefixed("ground_truth", truth),
     }
 
@@ -414,6 +443,7 @@ def evaluate_retrieval(
         command: that makes the result again.
     """
     dataset, evaluator = population.dataset, evaluator.of_motions_in(population.representation)
+    evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     references = dataset["captions"]
     texts, motions = _embed_references(evaluator, dataset), _embed_real(evaluator, dataset)
     labels = None if reader is None else pair_labels(references, reader)
@@ -455,7 +485,11 @@ def _text_metrics(
     motions = _embed_real(evaluator, dataset)
     said = [row[None] for row in evaluator.embed_texts(captions)]
     truth = evaluator.score_pairs(_embed_references(evaluator, dataset), motions, labels=labels)
-    return {**evaluator.score_pairs(said, motions, labels=labels), **prefixed("ground_truth", truth)}
+    scores = {**evaluator.score_pairs(said, motions, labels=labels), **prefixed("ground_truth", truth)}
+    if evaluator.processor.tagged:  # captions of a model are not: the references as these are read
+        alike = _embed_references(evaluator, dataset, tagged=False)
+        scores |= prefixed("ground_truth_untagged", evaluator.score_pairs(alike, motions, labels=labels))
+    return scores
 
 
 def _motion_metrics(
@@ -477,10 +511,10 @@ def _motion_metrics(
     return metrics
 
 
-def _embed_references(evaluator: Evaluator, dataset: HFDataset) -> list[np.ndarray]:
-    """(captions, E) of each motion."""
+def _embed_references(evaluator: Evaluator, dataset: HFDataset, *, tagged: bool = True) -> list[np.ndarray]:
+    """(captions, E) of each motion, with the tags of the data or read as a caption of a model is."""
     groups = dataset["captions"]
-    tokens = [words.split() for group in dataset["tokens"] for words in group]
+    tokens = [words.split() for group in dataset["tokens"] for words in group] if tagged else None
     embeddings = evaluator.embed_texts([caption for group in groups for caption in group], tokens)
     return np.split(embeddings, np.cumsum([len(group) for group in groups])[:-1])
 

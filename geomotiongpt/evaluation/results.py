@@ -130,6 +130,9 @@ def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
 def _metric_config(metric: str, protocol: Mapping[str, Any]) -> str | None:
     if metric.startswith(("bleu_", "rouge_", "cider")) and "convention" in protocol:
         return f"{protocol['convention']}, references {protocol['reference_policy']}"
+    if metric.startswith("bert_score_") and "bert_score" in protocol:
+        bert = protocol["bert_score"]
+        return f"{bert['model']}, layer {bert['layer']}, references {protocol['reference_policy']}"
     if "evaluator_sha256" in protocol and ("_r_at_" in metric or metric.endswith(_OF_EVALUATOR)):
         return f"evaluator {protocol['evaluator_sha256'][:12]}"
     return None

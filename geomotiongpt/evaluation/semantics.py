@@ -1,5 +1,6 @@
 """Semantic metrics of a set of pairs in an evaluator's space, over replications."""
 
+import logging
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from .replication import replicate
 from .retrieval import mm_dist, r_precision, tmr_protocols
 
 DIVERSITY_PAIRS = 300
-MULTIMODALITY_PAIRS = 10
-MULTIMODALITY_TEXTS = 100
+# Published, 10 pairs of 30 generations of each of 100 texts
+MULTIMODALITY_PAIRS, MULTIMODALITY_GENERATIONS, MULTIMODALITY_TEXTS = 10, 30, 100
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,10 @@ class Evaluator:
             "motions_converted_for_the_evaluator": f"{source.name} at {source.fps:g} frames a second to {own.name} at "
             f"{own.fps:g}: joints from positions, resampled, features of these"
         }
-        tagged = "tagged words where the data have them; captions of a model have none and are read word by word"
+        tagged = (
+            "tagged words where the data have them; captions of a model have none and are read word by word, and so "
+            "are the references of ground_truth_untagged_..."
+        )
         return {
             "evaluator": self.name,
             "evaluator_sha256": evaluator_hash(self.model, self.processor),
@@ -114,22 +120,27 @@ class Evaluator:
         }
 
     def describe_distribution(self, num_motions: int, num_real: int) -> dict[str, Any]:
-        """What a result must say about the sample sizes of FID and Diversity."""
+        """What a result must say about the sample sizes of R-precision, FID and Diversity."""
         return {
+            "pools": self._pools(num_motions),
             "fid_sizes": [num_motions, num_real],
             "fid_floor_sizes": [num_real // 2, num_real - num_real // 2],
             "diversity_pairs": min(DIVERSITY_PAIRS, num_motions, num_real),
         }
 
+    def _pools(self, num_pairs: int) -> dict[str, int]:
+        """Size -> how many pools of it."""
+        whole, rest = divmod(num_pairs, self.pool_size)
+        return {str(self.pool_size): whole, **({str(rest): 1} if rest and self.last_pool == "smaller" else {})}
+
     def check(self, names: Sequence[str], lengths: Sequence[int]) -> None:
-        """Refuses motions that cannot be embedded, before anything takes long.
+        """Refuses motions that cannot be embedded or scored, before anything takes long.
 
         Raises:
-            ValueError: for fewer than 4 motions, which have no floor of FID, or one longer or shorter than the
-                evaluator takes.
+            ValueError: for fewer than 4 motions, which have no floor of FID, pools of less than 2 pairs or none at
+                all, or a motion longer or shorter than the evaluator takes.
         """
-        if len(names) < 4:
-            raise ValueError(f"{len(names)} motions are too few for the metrics of an evaluator; wanted 4 or more.")
+        self.check_number(len(names))
         longest, shortest = (pick(range(len(names)), key=lambda index: lengths[index]) for pick in (max, min))
         unit, most = self.model.config.downsampling_factor, self.model.config.max_frames
         for row, bound, option in ((longest, f"at most {most}", "max"), (shortest, f"{unit} or more", "min")):
@@ -140,6 +151,39 @@ class Evaluator:
                     f"{names[row]} has {lengths[row]} frames{converted}; this evaluator takes {bound}: leave such "
                     f"motions out with --{option}-frames."
                 )
+
+    def check_number(self, num_motions: int) -> None:
+        """The part of `check` that asks for no lengths."""
+        if num_motions < 4:
+            raise ValueError(f"{num_motions} motions are too few for the metrics of an evaluator; wanted 4 or more.")
+        if self.pool_size < 2:
+            raise ValueError(f"the pool size is {self.pool_size}; choose among 2 or more (--pool-size).")
+        if num_motions < self.pool_size:
+            if self.last_pool == "drop":
+                raise ValueError(
+                    f"{num_motions} motions fill no pool of {self.pool_size}, and smaller ones are dropped: nothing "
+                    "is left to score; choose a smaller --pool-size, or --last-pool smaller."
+                )
+            logger.warning(
+                "R-precision is that of one pool of %d, not of %d as usual: it is easier, and not to be compared.",
+                num_motions,
+                self.pool_size,
+            )
+
+    def fit(self, motions: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, int]]:
+        """Features that it takes, cut or their last frame repeated; and of how many motions that is so."""
+        most, unit = self.model.config.max_frames, self.model.config.downsampling_factor
+        fitting, changed = [], {"motions_cut_for_the_evaluator": 0, "motions_lengthened_for_the_evaluator": 0}
+        for motion in motions:
+            length = len(motion)
+            while self.num_frames(length) < unit:
+                length += 1
+            clip = self.to_features(hold_last_frame(motion, length))
+            is_long = len(clip) // unit * unit > most
+            fitting.append(clip[:most] if is_long else clip)
+            changed["motions_cut_for_the_evaluator"] += is_long
+            changed["motions_lengthened_for_the_evaluator"] += length > len(motion)
+        return fitting, changed
 
     def embed_motions(self, motions: Sequence[np.ndarray], names: Sequence[str] | None = None) -> np.ndarray:
         """(N, E) of features that are not normalised."""
@@ -234,8 +278,8 @@ class Evaluator:
         return replicate(measure, replications=self.replications, seed=self.seed)
 
     def score_generations(self, generations: np.ndarray) -> dict[str, Any]:
-        """MultiModality of (texts, generations, E); pairs as many as generations, at most the published 10."""
-        pairs = min(MULTIMODALITY_PAIRS, generations.shape[1])
+        """MultiModality of (texts, generations, E): as published of 30 generations or more, else of all pairs."""
+        pairs = MULTIMODALITY_PAIRS if generations.shape[1] >= MULTIMODALITY_GENERATIONS else None
         return self._replicate("multimodality", lambda seed: multimodality(generations, num_pairs=pairs, seed=seed))
 
     def score_tmr(self, texts: np.ndarray, motions: np.ndarray, **near_identity: Any) -> dict[str, float]:
@@ -251,3 +295,9 @@ class Evaluator:
 
     def _replicate(self, name: str, measure: Callable[[int], float]) -> dict[str, Any]:
         return replicate(lambda seed: {name: measure(seed)}, replications=self.replications, seed=self.seed)
+
+
+def hold_last_frame(motion: np.ndarray, num_frames: int) -> np.ndarray:
+    """A motion (frames, ...) of at least so many frames: the last is repeated."""
+    missing = max(num_frames - len(motion), 0)
+    return np.pad(motion, ((0, missing), *[(0, 0)] * (motion.ndim - 1)), mode="edge")

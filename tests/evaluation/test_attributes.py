@@ -189,3 +189,9 @@ def test_the_labels_of_the_real_motions_read_their_captions(real_data):
             told = words.read(text.split("#")[0])
             for name, source in (("action", clip["content"]), ("style", clip["style"])):
                 assert told[name] == labels["merged"][name].get(source, source), (clip["id"], text)
+
+
+def test_an_empty_caption_earns_nothing(words):
+    assert words.read(" ") == {"action": None, "side": None, "style": None}
+    accuracy = scores(attribute_accuracy(["", "walks"], [["walks"], ["walks"]], words))
+    assert accuracy["style"] == (0.5, 2)

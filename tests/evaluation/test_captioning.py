@@ -340,3 +340,11 @@ def test_an_encoder_without_all_its_weights_is_refused(tiny_bert, tmp_path):
     assert bert_scores(*captions, folder, layer=1)
     with pytest.raises(ValueError, match=f"lacks 1 weights of its encoder, as {name}"):
         bert_scores(*captions, folder, layer=2)
+
+
+@pytest.mark.parametrize("convention", ["coco", "nlgmetricverse"])
+def test_an_empty_caption_has_nothing_of_a_reference_with_two_spaces(convention):
+    references = [["a man  walks"], ["he jumps"]]
+    for empty in ("", " "):
+        scores = caption_scores([empty, empty], references, convention=convention)
+        assert scores["rouge_l"] == scores["bleu_1"] == 0

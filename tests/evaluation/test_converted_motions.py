@@ -13,7 +13,6 @@ from geomotiongpt import (
     joints_to_features,
 )
 from geomotiongpt.data.synthetic import generate_synthetic_clips
-from geomotiongpt.evaluation.generation import _fit
 from geomotiongpt.evaluation.semantics import Evaluator
 
 
@@ -69,7 +68,7 @@ def test_made_motions_are_cut_and_lengthened_to_what_the_evaluator_takes(motion)
     """A model that stops after one latent must not end the evaluation of all the others."""
     evaluator = make_evaluator(max_frames=16).of_motions_in("streaming272")
     made = [motion[:1], motion[:4], motion[:12], motion[:60]]
-    fitting, changed = _fit(made, evaluator)
+    fitting, changed = evaluator.fit(made)
     assert [len(clip) for clip in fitting] == [4, 4, 7, 16]
     assert changed == {"motions_cut_for_the_evaluator": 1, "motions_lengthened_for_the_evaluator": 2}
     assert np.isfinite(evaluator.embed_motions(fitting)).all()

@@ -145,3 +145,15 @@ def test_too_few_clips_or_generations_are_an_error_that_names_the_way_out():
         diversity(np.zeros((10, 3)), num_pairs=0, seed=0)
     with pytest.raises(ValueError, match="3 dimensions"):
         multimodality(np.zeros((5, 9)), seed=0)
+
+
+@pytest.mark.parametrize("generations", [2, 3, 5, 10])
+def test_few_generations_have_the_distance_of_different_motions(generations):
+    """Of G of them drawn as published, 1 of G pairs is a motion with itself: of two, half of the distance is lost."""
+    rows = np.random.default_rng(0).normal(size=(100, generations, 64))
+    every = multimodality(rows, num_pairs=None, seed=0)
+    assert every == pytest.approx(np.sqrt(2 * 64), rel=0.01)
+    drawn = np.mean([multimodality(rows, num_pairs=generations, seed=seed) for seed in range(600)])
+    assert drawn == pytest.approx(every * (generations - 1) / generations, rel=0.1)
+    with pytest.raises(ValueError, match="one motion of each text makes no pair"):
+        multimodality(rows[:, :1], num_pairs=None, seed=0)

@@ -25,10 +25,12 @@ from geomotiongpt.cli import main
 from geomotiongpt.evaluation.attributes import EmbeddedAttributes
 from geomotiongpt.evaluation.protocol import (
     Population,
+    compare_physics,
     evaluate_model,
     evaluate_motions,
     evaluate_probes,
     evaluate_retrieval,
+    motions_of,
     pair_labels,
 )
 from geomotiongpt.evaluation.semantics import Evaluator
@@ -158,7 +160,10 @@ def test_several_motions_of_a_caption_give_multimodality(motions, evaluator, tmp
         for number in range(5):
             np.save(folder / f"{number}.npy", dataset[row + number]["motion"])
     result = evaluate_motions(tmp_path, Population(motions), evaluator)
-    assert result["metrics"]["multimodality"]["mean"] > 0
+    groups = evaluator.embed_motions(list(dataset["motion"][:8]))[np.arange(4)[:, None] + np.arange(5)]
+    apart = [np.linalg.norm(group[one] - group[other]) for group in groups for one in range(5) for other in range(one)]
+    assert result["metrics"]["multimodality"] == pytest.approx({"mean": np.mean(apart), "ci95": 0, "n": 3}, rel=1e-5)
+    assert "all pairs of different motions, 5 of a text" in result["protocol"]["multimodality_pairs"]
     assert result["protocol"]["population"]["without_a_file"] == len(dataset) - 4
     (folder / "4.npy").unlink()
     with pytest.raises(ValueError, match="between 4 and 5 motions a caption"):
@@ -231,6 +236,51 @@ def test_physics_of_joints_are_of_the_joints_as_given(motions, evaluator, tmp_pa
     metrics = evaluate_motions(tmp_path, Population(motions), evaluator)["metrics"]
     assert 190 < metrics["ground_penetration_mm"] <= 200
     assert metrics["ground_truth_ground_penetration_mm"] < 1
+
+
+def test_motions_too_long_for_the_evaluator_are_cut_and_counted(motions, evaluator, tmp_path):
+    dataset = Population(motions).dataset
+    for row in range(8):
+        motion = dataset[row]["motion"]
+        np.save(
+            tmp_path / f"{dataset[row]['motion_id']}.npy", np.concatenate([motion] * 6)[: 250 if row == 0 else 100]
+        )
+    result = evaluate_motions(tmp_path, Population(motions), evaluator)
+    assert result["protocol"]["motions_cut_for_the_evaluator"] == 1
+    assert result["protocol"]["pools"] == {"8": 1} and result["metrics"]["motions_without_physics"] == 0
+
+
+def test_motions_too_short_for_physics_are_counted(motions):
+    real = motions_of(Population(motions).dataset)
+    whole, some = (compare_physics(made, real, "humanml3d") for made in (real, [real[0][:3], *real]))
+    assert some == {**whole, "motions_without_physics": 1}
+    none = compare_physics([real[0][:2]], real, "humanml3d")
+    assert none["jerk_m_per_s3"] is None and none["ground_truth_jerk_m_per_s3"] == whole["jerk_m_per_s3"]
+
+
+def test_pools_are_said_as_they_are(motions, evaluator, caplog):
+    count = len(Population(motions).dataset)
+    for last_pool, rest in (("smaller", {str(count % 8): 1}), ("drop", {})):
+        said = replace(evaluator, last_pool=last_pool)
+        said.check_number(count)
+        assert said.describe_distribution(count, count)["pools"] == {"8": count // 8, **rest}
+    assert not caplog.messages
+    replace(evaluator, pool_size=64).check_number(count)
+    assert f"that of one pool of {count}, not of 64" in caplog.text
+    with pytest.raises(ValueError, match="motions fill no pool of 64.*--pool-size"):
+        evaluate_retrieval(Population(motions), replace(evaluator, pool_size=64, last_pool="drop"))
+    with pytest.raises(ValueError, match="the pool size is 1"):
+        evaluate_retrieval(Population(motions), replace(evaluator, pool_size=1))
+
+
+def test_references_are_also_read_as_captions_of_a_model_are(motions, tiny_model_folder, evaluator, tmp_path):
+    tagged = copy.deepcopy(evaluator)
+    tagged.processor.tagged = True
+    options = {"evaluator": tagged, "max_new_tokens": 4}
+    metrics = evaluate_model(tiny_model_folder, Population(motions), tmp_path, **options)["metrics"]
+    plain = evaluate_retrieval(Population(motions), evaluator)["metrics"]  # reads every caption word by word
+    name = "motion_to_text_r_at_3"
+    assert metrics[f"ground_truth_untagged_{name}"] == plain[name] != metrics[f"ground_truth_{name}"]
 
 
 def test_an_incomplete_pool_can_be_left_out(motions, evaluator):
@@ -320,6 +370,12 @@ def test_command_line_measures_the_evaluator_itself(motions, evaluator_folder, c
         (["MODEL/none", "--data", "DATA"], "no such folder, and not to be had from the Hub"),
         (["--probes", "--data", "DATA"], "give --evaluator"),
         (["MODEL", "--data", "DATA", "--update-card"], "no model card to update"),
+        (
+            ["MODEL", "--data", "DATA", "--output", "DONE"],
+            "done has the result of text-to-motion, which would be lost",
+        ),
+        (["--probes", "--data", "DATA", "--evaluator", "EVALUATOR", "--output", "DONE"], "done is a folder"),
+        (["MODEL", "--data", "DATA", "--output", "NEW", "--bert-model", "none"], "bert-score knows no best layer of"),
         (["MODEL", "--data", "DATA", "--output", "LABELS"], "labels.json is a file; the evaluation of a model is a"),
         (["--probes", "--data", "DATA", "--evaluator", "EVALUATOR", "--labels", "LABELS"], "labels.json is no JSON"),
         (
@@ -334,7 +390,9 @@ def test_command_line_says_what_is_missing(
     (tmp_path / "labels.json").write_text("{")
     (tiny_model_folder / "README.md").unlink(missing_ok=True)
     names = {"DATA": motions, "EVALUATOR": evaluator_folder, "MODEL": tiny_model_folder}
-    names["LABELS"] = tmp_path / "labels.json"
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "result.json").write_text('{"protocol": {"task": "text-to-motion"}}')
+    names |= {"LABELS": tmp_path / "labels.json", "DONE": tmp_path / "done", "NEW": tmp_path / "new"}
     assert main(["evaluate", *(str(names.get(option, option)) for option in options)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("geomotiongpt evaluate: error: ") and message in error
