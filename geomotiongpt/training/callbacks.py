@@ -139,6 +139,15 @@ class ReconstructionCallback(TrainerCallback):
     def __init__(self, clips: Sequence[np.ndarray], feature_extractor: MotionFeatureExtractor):
         self.clips, self.feature_extractor = clips, feature_extractor
 
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Refuses a model in pieces: the main process alone could not run it, and all would wait for one another.
+
+        Raises:
+            ValueError: under FSDP.
+        """
+        if isinstance(model, FSDPModule):
+            raise ValueError("what encodes motion is small: train it without FSDP.")
+
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
         """Measures on the main process, and tells all: each of them may look for the best checkpoint."""
         model, measured, counts = _unwrap(model), {}, None
