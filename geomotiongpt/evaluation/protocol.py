@@ -258,8 +258,11 @@ def evaluate_motions(
         )
     evaluator = evaluator.of_motions_in(population.representation)
     numbers = {len(files[ids[row]]) for row in rows}
-    if len(numbers) > 1:
-        raise ValueError(f"{folder}: between {min(numbers)} and {max(numbers)} motions a caption; wanted as many.")
+    if len(numbers - {1}) > 1:
+        raise ValueError(
+            f"{folder}: between {min(numbers)} and {max(numbers)} motions a caption; wanted as many of each, or "
+            "of some and one of the others."
+        )
     dataset = population.dataset.select(rows)
     paths = [files[motion_id] for motion_id in dataset["motion_id"]]
     given = [_read_motion(group[0]) for group in paths]
@@ -272,7 +275,8 @@ def evaluate_motions(
     # Joints as they were given: features stand on the ground and have the representation's bone lengths.
     metrics |= compare_physics(given, motions_of(dataset), population.representation)
     if numbers != {1}:
-        repeated = [[evaluator.to_features(_read_motion(path), str(path)) for path in group] for group in paths]
+        several = [group for group in paths if len(group) > 1]
+        repeated = [[evaluator.to_features(_read_motion(path), str(path)) for path in group] for group in several]
         metrics |= score_repeated([directly.fit(group)[0] for group in repeated], evaluator)
     unknown = sorted(set(files) - set(ids))
     for what, names in (("motions of the split without a file", set(ids) - set(files)), ("other files", unknown)):
@@ -290,9 +294,10 @@ def evaluate_motions(
                 **population.describe(dataset),
                 "without_a_file": len(ids) - len(rows),
                 "files_of_no_motion": len(unknown),
-                "motions_a_caption": len(paths[0]),
+                "motions_a_caption": max(numbers),
+                "captions_with_several": sum(len(group) > 1 for group in paths),
             },
-            **describe_multimodality(len(paths[0])),
+            **describe_multimodality(max(numbers)),
             **changed,
             **describe_evaluator(evaluator, len(motions), len(ids)),
             **describe_labels(dataset["captions"], reader),

@@ -165,8 +165,13 @@ def test_several_motions_of_a_caption_give_multimodality(motions, evaluator, tmp
     assert result["metrics"]["multimodality"] == pytest.approx({"mean": np.mean(apart), "ci95": 0, "n": 3}, rel=1e-5)
     assert "all pairs of different motions, 5 of a text" in result["protocol"]["multimodality_pairs"]
     assert result["protocol"]["population"]["without_a_file"] == len(dataset) - 4
+    np.save(tmp_path / f"{dataset[10]['motion_id']}.npy", dataset[10]["motion"])
+    mixed = evaluate_motions(tmp_path, Population(motions), evaluator)
+    assert mixed["metrics"]["multimodality"] == result["metrics"]["multimodality"]
+    said = mixed["protocol"]["population"]
+    assert (said["motions"], said["motions_a_caption"], said["captions_with_several"]) == (5, 5, 4)
     (folder / "4.npy").unlink()
-    with pytest.raises(ValueError, match="between 4 and 5 motions a caption"):
+    with pytest.raises(ValueError, match="between 1 and 5 motions a caption; wanted as many of each"):
         evaluate_motions(tmp_path, Population(motions), evaluator)
 
 
