@@ -245,17 +245,17 @@ def test_noise_is_pooled_over_cells_and_discoveries_are_few(study_modules, tmp_p
     assert found == {("neither", "cider"), ("linear", "cider")}
     assert study_report.difference(measured, "neither", "cider") == "**+21.0 ± 2.5 †**"
     assert study_report.difference(measured, "both", "cider") == "+0.0 ± 2.5"
-    assert study_report.effects(measured, "neither", "cider") == "CIDEr +21.0 ± 2.5 † (beyond the noise: CIDEr)"
-    assert study_report.effects(measured, "both", "cider") == "CIDEr +0.0 ± 2.5, against `neither` (inside the noise)"
+    assert study_report.effects(measured, "neither", "cider") == "CIDEr +21.0 ± 2.5 †"
+    assert study_report.effects(measured, "both", "cider") == "CIDEr +0.0 ± 2.5, against `neither` (none has †)"
     assert study_report.effects(measured, "default", "cider").endswith("(too few seeds yet to tell)")
     assert "against `neither`" in study_report.table(measured, "main", "differences")
     assert "| CIDEr | 12.0 ± 5.0 |" in study_report.noise(measured)
     width = 100 * 2.776 * math.sqrt(within * 2 / 3) / 12
-    assert study_report.verdict(measured, "neither", "cider", "170") == f"+175.0 ± {width:.1f} % | holds"
-    assert study_report.verdict(measured, "neither", "cider", "10").endswith("| holds, larger")
-    assert study_report.verdict(measured, "neither", "cider", "-10").endswith(
-        "| not here: so large an effect is excluded"
-    )
+    assert study_report.verdict(measured, "neither", "cider", "170") == f"+175.0 ± {width:.1f} % | seen"
+    assert study_report.verdict(measured, "neither", "cider", "10").endswith("| seen, larger")
+    assert study_report.verdict(measured, "neither", "cider", "-10").endswith("| not seen")
+    assert study_report.percent(measured, "neither", "cider") == f"+175.0 ± {width:.1f} %"
+    assert study_rows.is_clear([0.1, 0.11, 0.12]) and not study_rows.is_clear([1 / 231, 3 / 231 - 2 / 231, 1 / 231])
     assert study_report.verdict(measured, "both", "cider", "1").endswith("| cannot tell")
 
 

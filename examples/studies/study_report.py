@@ -28,7 +28,7 @@ from typing import Any
 
 from study_plots import PLOTS
 from study_rows import COMPARED, METRICS, Measured, interval, is_clear, t_quantile
-from study_runs import ROOT, command_of
+from study_runs import ROOT, Cell, command_of
 
 KINDS = {
     "codes": (
@@ -218,33 +218,44 @@ def effects(measured: Measured, cell: str, *names: str) -> str:
         shown += f", against `{base.name}`"
     if not chosen.is_counted:
         return shown
-    found = [labels[name] for name in names if measured.stands(chosen, name)]
     if not any(measured.error(chosen, name) for name in names):
         return f"{shown} (too few seeds yet to tell)"
-    return f"{shown} ({'beyond the noise: ' + ', '.join(found) if found else 'inside the noise'})"
+    return shown if any(measured.stands(chosen, name) for name in names) else f"{shown} (none has †)"
 
 
-def verdict(measured: Measured, cell: str, name: str, percent: str) -> str:
-    """A difference in percent of what the cell stands against, with its 95 % interval, and a verdict.
+def percent(measured: Measured, cell: str, name: str) -> str:
+    """A difference in percent of what the cell stands against, with its 95 % interval as it is tested."""
+    found = _percent(measured, measured.study.cell(cell), name)
+    return "–" if found is None else f"{found[0]:+.1f} ± {found[1]:.1f} %"
 
-    Of an effect of so many percent that others found: whether the interval has it in it, and whether it has 0.
-    """
-    chosen = measured.study.cell(cell)
-    error, base = measured.error(chosen, name), measured.values(measured.base(chosen), name)
+
+def _percent(measured: Measured, cell: Cell, name: str) -> tuple[float, float] | None:
+    error, base = measured.error(cell, name), measured.values(measured.base(cell), name)
     if error is None:
+        return None
+    values = measured.differences(cell, name)
+    paired = [base[seed] for seed in measured.values(cell, name) if seed in base]
+    whole = sum(paired) / len(paired)
+    return 100 * sum(values) / len(values) / whole, 100 * error[0] * t_quantile(error[1]) / abs(whole)
+
+
+def verdict(measured: Measured, cell: str, name: str, percents: str) -> str:
+    """`percent`, and a verdict on an effect of so many percent that others found.
+
+    Whether the difference stands, and whether its interval has theirs in it.
+    """
+    chosen, claimed = measured.study.cell(cell), float(percents)
+    found = _percent(measured, chosen, name)
+    if found is None:
         return "– | too few seeds yet"
-    values, whole = measured.differences(chosen, name), sum(base.values()) / len(base)
-    mean = 100 * sum(values) / len(values) / whole
-    width = 100 * error[0] * t_quantile(error[1]) / abs(whole)
-    claimed, is_clearly_other = float(percent), abs(mean) > width
-    has_claimed = abs(mean - claimed) <= width
-    if has_claimed:
-        told = "holds" if is_clearly_other else "cannot tell"
-    elif is_clearly_other and mean * claimed > 0:
-        told = "holds, smaller" if abs(mean) < abs(claimed) else "holds, larger"
+    (mean, width), stands = found, measured.stands(chosen, name)
+    if abs(mean - claimed) <= width:
+        told = "seen" if stands else "cannot tell"
+    elif stands and mean * claimed > 0:
+        told = "seen, smaller" if abs(mean) < abs(claimed) else "seen, larger"
     else:
-        told = "not here: so large an effect is excluded"
-    return f"{mean:+.1f} ± {width:.1f} % | {told}"
+        told = "not seen"
+    return f"{percent(measured, cell, name)} | {told}"
 
 
 def comparisons(measured: Measured) -> str:
@@ -252,7 +263,7 @@ def comparisons(measured: Measured) -> str:
     tested = [(measured.study.cell(cell), name) for cell, name in measured.probabilities]
     bold = sum(is_clear(measured.differences(cell, name)) for cell, name in tested)
     found = sum(measured.stands(cell, name) for cell, name in tested)
-    chance = f"by chance about {len(tested) / 20:.0f}"
+    chance = f"by chance about {len(tested) / 20:.0f}, were they independent"
     return f"of {len(tested)} differences {bold} are bold ({chance}), {found} have †"
 
 
@@ -377,6 +388,7 @@ _FILLED = {
     "motions": _motions,
     "comparisons": comparisons,
     "evaluators": evaluators,
+    "percent": percent,
     "verdict": verdict,
     "noise": noise,
     "full_size": full_size,

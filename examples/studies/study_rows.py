@@ -345,7 +345,7 @@ def is_clear(differences: Sequence[float]) -> bool:
     if len(differences) < 3:
         return False
     mean, width = interval(differences)
-    return abs(mean) > width > 0
+    return abs(mean) > width > 1e-6 * abs(mean)  # shares that differ by one motion in every seed have no width
 
 
 def _residuals(found: Sequence[Mapping[int, float]]) -> tuple[float, int]:
