@@ -1,6 +1,7 @@
 """Motion files on the command line: `.npy` as the models take it as it is, any other file imported."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,4 +73,8 @@ def read_motion_input(
         if features is not None:
             return {"motion": features, "name": str(path)}, None
     imported = import_motion(path, representation=representation, **options)
-    return {"motion": imported.joints, "name": str(path)}, imported.report
+    report = imported.report
+    if Path(path).suffix.lower() == ".npy" and "fps" not in options:
+        assumed = f"nothing in it tells the frame rate: {report.fps[0]:g} a second are taken; give --fps for another"
+        report = replace(report, warnings=(*report.warnings, assumed))
+    return {"motion": imported.joints, "name": str(path)}, report

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 from functools import partial
 
@@ -522,7 +523,7 @@ def test_the_base_is_known_in_the_model_and_on_its_card(tiny_language_model, tin
     model.save_pretrained(tmp_path / "model")
     again = GeoMotionGPTForCausalLM.from_pretrained(tmp_path / "model")
     assert again.config.base_model == "someone/gpt2" and model.config._name_or_path == ""
-    card = ModelCard.load(write_training_card(tmp_path / "model", again, [], "motions"))
+    card = ModelCard.load(write_training_card(tmp_path / "model", again, [{"eval_loss": math.nan}], "motions"))
     assert card.data.base_model == "someone/gpt2" and "someone/gpt2" in card.text and not card.data.license
 
 

@@ -248,6 +248,8 @@ def test_a_hub_that_does_not_answer_is_one_line(monkeypatch, capsys, tmp_path):
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     (tmp_path / "config.json").write_text("{}")
     save_file({}, tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("huggingface_hub.HfApi", partial(huggingface_hub.HfApi, endpoint=address, token="hf_none"))
     assert main(["push", str(tmp_path), "USER/NAME"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -43,6 +43,8 @@ def test_arrays_of_other_joints_are_imported(tiny_model_folder, rig_file, tmp_pa
         lines.append(capsys.readouterr())
     assert len({line.out for line in lines}) == 1 and "frame rate      60 (given)" in lines[1].err
     assert "joints in an .npy file" in lines[0].err and "left_hip" not in lines[2].err
+    told = "nothing in it tells the frame rate: 20 a second are taken"
+    assert [told in line.err for line in lines] == [True, False, False]
 
 
 def test_the_report_stands_beside_the_caption_and_not_in_it(tiny_model_folder, rig_file, capsys):

@@ -7,8 +7,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(name: str) -> dict:
-    """A committed result."""
-    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+    """A committed result.
+
+    Raises:
+        ValueError: if its MultiModality is of other pairs than the labels of the tables say.
+    """
+    result = json.loads((ROOT / name).read_text(encoding="utf-8"))
+    if "multimodality_pairs" in result.get("protocol", {}):
+        raise ValueError(f"{name}: MultiModality of {result['protocol']['multimodality_pairs']}; label it so.")
+    return result
 
 
 def percent(score: dict) -> str:

@@ -48,6 +48,7 @@ class DemoGuard:
         self.app = app
         self.folder = str(folder)
         self.most_upload = _FILES_OF_A_REQUEST * most_bytes + _MOST_BODY
+        self.coming = 0  # bytes that uploads in progress have announced
         # As long as the folder's name, so that no length in a header changes.
         self.alias = "/files".ljust(len(self.folder), "-")
 
@@ -64,10 +65,17 @@ class DemoGuard:
         if is_file:
             scope = {**scope, "path": self._inward(path), "raw_path": self._inward(path).encode()}
         elif path == _UPLOAD:
-            refusal = self._refusal_of_upload(dict(scope["headers"]))
+            refusal = self._refusal_of_upload(headers := dict(scope["headers"]))
             if refusal is not None:
                 await _answer(send, *refusal)
                 return
+            length = int(headers[b"content-length"])
+            self.coming += length
+            try:
+                await self.app(scope, receive, self._outward(send, is_file))
+            finally:
+                self.coming -= length
+            return
         elif scope["method"] == "POST":
             try:
                 body = self._checked((await _read(receive)).decode())
@@ -83,11 +91,11 @@ class DemoGuard:
     def _refusal_of_upload(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Status and reason. Gradio bounds each file, not how many come at once, nor what all of them take."""
         length = headers.get(b"content-length", b"")
-        if not length.isdigit():  # servers hold a body to the length that it says
+        if not length.isdigit() or b"transfer-encoding" in headers:  # which would overrule the length
             return 411, "an upload must say how long it is."
         if int(length) > self.most_upload:
             return 413, f"an upload has {_FILES_OF_A_REQUEST} files and {self.most_upload} bytes at most."
-        if stored_bytes(Path(self.folder)) + int(length) > MOST_STORED:
+        if stored_bytes(Path(self.folder)) + self.coming + int(length) > MOST_STORED:
             return 507, "there is no room for more files now; try again in half an hour."
         return None
 

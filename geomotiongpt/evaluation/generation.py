@@ -248,6 +248,7 @@ def evaluate_completion(
         metrics |= measure_motions(fitting, run.dataset, evaluator, has_texts=False)
         protocol |= changed
         protocol |= describe_evaluator(evaluator, len(motions), len(motions))
+        del protocol["pools"]  # there are no texts to choose from
     metrics |= compare_physics(motions, motions_of(run.dataset), representation)
     seconds = [[unit * count / run.fps for count in given] for given in made.given_codes]
     names = [f"given: the first {start:.1f} s" + f", the last {end:.1f} s" * (end > 0) for start, end in seconds]
@@ -327,7 +328,8 @@ def _open(
         shortest = max(shortest, FEWEST_FRAMES)
     dataset, too_short = drop_short_motions(population.dataset, shortest)
     if evaluator is not None:
-        evaluator.check(dataset["motion_id"], motion_lengths(dataset))
+        has_pools = request is not None and request.task == "text-to-motion"
+        evaluator.check(dataset["motion_id"], motion_lengths(dataset), has_pools=has_pools)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     return _Run(

@@ -396,7 +396,7 @@ def evaluate_probes(
         command: that makes the result again.
     """
     captioning, dataset = captioning or CaptioningProtocol(), population.dataset
-    evaluator = evaluator.of_motions_in(population.representation)
+    evaluator = replace(evaluator.of_motions_in(population.representation), last_pool="smaller")
     evaluator.check(dataset["motion_id"], motion_lengths(dataset))
     references = dataset["captions"]
     tokens = {group[0]: words[0].split() for group, words in zip(references, dataset["tokens"], strict=True)}

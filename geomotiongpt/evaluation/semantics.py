@@ -133,14 +133,19 @@ class Evaluator:
         whole, rest = divmod(num_pairs, self.pool_size)
         return {str(self.pool_size): whole, **({str(rest): 1} if rest and self.last_pool == "smaller" else {})}
 
-    def check(self, names: Sequence[str], lengths: Sequence[int]) -> None:
+    def check(self, names: Sequence[str], lengths: Sequence[int], *, has_pools: bool = True) -> None:
         """Refuses motions that cannot be embedded or scored, before anything takes long.
+
+        Args:
+            names: of the motions.
+            lengths: their frames.
+            has_pools: whether R-precision will be asked for.
 
         Raises:
             ValueError: for fewer than 4 motions, which have no floor of FID, pools of less than 2 pairs or none at
                 all, or a motion longer or shorter than the evaluator takes.
         """
-        self.check_number(len(names))
+        self.check_number(len(names), has_pools=has_pools)
         longest, shortest = (pick(range(len(names)), key=lambda index: lengths[index]) for pick in (max, min))
         unit, most = self.model.config.downsampling_factor, self.model.config.max_frames
         for row, bound, option in ((longest, f"at most {most}", "max"), (shortest, f"{unit} or more", "min")):
@@ -152,10 +157,12 @@ class Evaluator:
                     f"motions out with --{option}-frames."
                 )
 
-    def check_number(self, num_motions: int) -> None:
+    def check_number(self, num_motions: int, *, has_pools: bool = True) -> None:
         """The part of `check` that asks for no lengths."""
         if num_motions < 4:
             raise ValueError(f"{num_motions} motions are too few for the metrics of an evaluator; wanted 4 or more.")
+        if not has_pools:
+            return
         if self.pool_size < 2:
             raise ValueError(f"the pool size is {self.pool_size}; choose among 2 or more (--pool-size).")
         if num_motions < self.pool_size:

@@ -94,8 +94,8 @@ class MotionToTextPipeline(MotionPipeline):
     def preprocess(self, motion) -> dict[str, list]:
         """Reads and checks one motion."""
         features, name = self.read_features(motion)
-        trained = self.model.config.max_frames
-        if trained is not None and len(features) > trained:
+        trained, unit = self.model.config.max_frames, self.processor.feature_extractor.downsampling_factor
+        if trained is not None and len(features) // unit * unit > trained:  # what is encoded of it
             logger.warning(
                 f"{name} has {len(features)} frames, the longest motion in training had {trained}: the caption may be "
                 "noise. Caption its parts: segments=True, on the command line --segments."

@@ -1,5 +1,6 @@
 """Fills the model card template, the README of every pushed model."""
 
+import math
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ def write_training_card(
     losses: dict[str, float] = {}
     for row in log_history:  # where each task has a loss of its own, rows follow one another
         losses |= {name: value for name, value in row.items() if name.startswith("eval_") and name.endswith("loss")}
+    losses = {name: value for name, value in losses.items() if math.isfinite(value)}  # JSON has no others
     result = make_result(
         command="geomotiongpt train",
         model={"parameters": model.num_parameters()},

@@ -142,6 +142,8 @@ def test_many_files_at_once_or_in_all_are_refused(app, web, rig_file, tmp_path, 
     assert answer.status_code == 413 and "2 files" in answer.text
     without_length = web.post("/gradio_api/upload", content=iter([b"x"]))
     assert without_length.status_code == 411
+    chunked = [(b"content-length", b"10"), (b"transfer-encoding", b"chunked")]
+    assert guard.DemoGuard(None, app.demo_folder, 2**20)._refusal_of_upload(dict(chunked))[0] == 411
     assert guard.stored_bytes(app.demo_folder) == kept
     assert web.post("/gradio_api/upload", files=parts[:2]).status_code == 200
     assert guard.stored_bytes(app.demo_folder) > kept + 2**20
