@@ -422,9 +422,8 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
     if output.is_file():
         raise ValueError(f"{output} is a file; the evaluation of a model is a folder: name another.")
     if (output / RESULT).is_file():
-        task = (
-            json.loads((output / RESULT).read_text(encoding="utf-8")).get("protocol", {}).get("task", "something else")
-        )
+        protocol = json.loads((output / RESULT).read_text(encoding="utf-8")).get("protocol", {})
+        task = protocol.get("task", "something else")
         if task != arguments.task:
             raise ValueError(f"{output} has the result of {task}, which would be lost: name another --output.")
     result = _task_result(arguments, output)
