@@ -99,7 +99,8 @@ def build_from_files(
     if retarget and layout.target_bone_lengths is None:
         raise ValueError(f"{representation} has no target skeleton of its own: retarget=False (--no-retarget).")
     files, notes, left_out = _pair(Path(source_dir), Path(captions), mirror)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    place = output.resolve()  # "." has no name
+    aside = place.with_name(f".{place.name}.{os.getpid()}.partial")
     aside.mkdir(parents=True)
     try:
         read = partial(_import, aside=aside, representation=representation, options=import_options)

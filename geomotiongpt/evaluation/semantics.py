@@ -131,7 +131,8 @@ class Evaluator:
     def _pools(self, num_pairs: int) -> dict[str, int]:
         """Size -> how many pools of it."""
         whole, rest = divmod(num_pairs, self.pool_size)
-        return {str(self.pool_size): whole, **({str(rest): 1} if rest and self.last_pool == "smaller" else {})}
+        pools = {self.pool_size: whole, rest: int(self.last_pool == "smaller")}
+        return {str(size): count for size, count in pools.items() if size and count}
 
     def check(self, names: Sequence[str], lengths: Sequence[int], *, has_pools: bool = True) -> None:
         """Refuses motions that cannot be embedded or scored, before anything takes long.

@@ -270,7 +270,9 @@ def test_pools_are_said_as_they_are(motions, evaluator, caplog):
         said.check_number(count)
         assert said.describe_distribution(count, count)["pools"] == {"8": count // 8, **rest}
     assert not caplog.messages
-    replace(evaluator, pool_size=64).check_number(count)
+    few = replace(evaluator, pool_size=64)
+    assert few.describe_distribution(count, count)["pools"] == {str(count): 1}
+    few.check_number(count)
     assert f"that of one pool of {count}, not of 64" in caplog.text
     with pytest.raises(ValueError, match="motions fill no pool of 64.*--pool-size"):
         evaluate_retrieval(Population(motions), replace(evaluator, pool_size=64, last_pool="drop"))
