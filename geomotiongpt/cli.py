@@ -413,6 +413,7 @@ def _evaluate_motions(arguments: argparse.Namespace) -> dict:
 def _evaluate_model(arguments: argparse.Namespace) -> int:
     from .evaluation.protocol import RESULT
     from .evaluation.report import metric_table, update_model_card
+    from .evaluation.results import name_data
 
     card = Path(arguments.model) / "README.md"
     if arguments.update_card and not card.is_file():
@@ -431,8 +432,7 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
         return 0
     print(metric_table(result["metrics"]))
     if arguments.update_card:
-        folder = Path(arguments.data)
-        update_model_card(card, result, folder.resolve().name if folder.exists() else str(arguments.data))
+        update_model_card(card, result, name_data(arguments.data))
     print(f"saved {output}/: result.json, report.md, and what the model made")
     return 0
 

@@ -99,7 +99,7 @@ def _make_data(folder: Path, num_motions: int, seed: int) -> None:
 
 def _override(option: str, path: Path) -> str:
     """Of a recipe; quoted, for a name may look like more of YAML than a word."""
-    return f"{option}={json.dumps(str(path))}"
+    return f"{option}={json.dumps(str(path), ensure_ascii=False)}"
 
 
 def _report(output: Path, data: Path, model_dir: Path, num_motions: int, seed: int) -> dict:

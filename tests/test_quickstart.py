@@ -40,7 +40,7 @@ def test_data_are_used_again_only_if_they_are_those_asked_for(asked, tmp_path):
         quickstart(tmp_path, num_motions=20, seed=1)
 
 
-@pytest.mark.parametrize("name", ["demo #1", "demo: one", "1e3", "{a}"])
+@pytest.mark.parametrize("name", ["demo #1", "demo: one", "1e3", "{a}", "\N{SNOWMAN}\N{GRINNING FACE}"])
 def test_a_folder_may_have_any_name(asked, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoppedError):

@@ -98,6 +98,11 @@ def format_score(value: Any) -> str:
     return f"{value['mean']:.4g} ± {value['ci95']:.2g} (n = {value['n']})"
 
 
+def name_data(data: str | Path) -> str:
+    """What a data set is called: by the name of its folder, or on the Hub."""
+    return Path(data).resolve().name if Path(data).exists() else str(data)
+
+
 def eval_results(result: Mapping[str, Any], data_name: str) -> list[EvalResult]:
     """Entries of a model card's model-index, one for each metric of the model that has a value.
 

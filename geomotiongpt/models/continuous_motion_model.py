@@ -21,6 +21,7 @@ from transformers import initialization as init
 
 from .configuration_continuous_motion import ContinuousMotionConfig
 from .configuration_motion_language import name_on_hub
+from .generation_settings import bound_answer, merge_settings
 from .mixture_of_transformers import (
     MOTION_BRANCH,
     MixtureOfTransformersMixin,
@@ -29,7 +30,6 @@ from .mixture_of_transformers import (
 )
 from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin, refuse_offloaded
-from .task_prompts import LONGEST_TEXT
 
 _NUM_MARKERS = 3  # <motion_pad>, <motion>, </motion>
 _WITHOUT_EFFECT = ("return_dict", "tokenizer")  # what `generate` may say, and the output is as it is all the same
@@ -234,26 +234,14 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         if input_ids is None:
             raise ValueError("give `input_ids`: a prompt, as the processor makes it.")
         self._check_writes_text()
-        settings = copy.deepcopy(kwargs.pop("generation_config", None) or self.generation_config)
-        if kwargs.get("max_length") is not None and "max_new_tokens" not in kwargs:
-            settings.max_new_tokens = None
-        kwargs = settings.update(**kwargs)
+        settings, kwargs = merge_settings(self.generation_config, kwargs)
         if settings.prompt_lookup_num_tokens is not None or kwargs.get("assistant_model") is not None:
             raise ValueError("assisted generation is not possible here: it reads prompts without their motions.")
         if settings.guidance_scale not in (None, 1):
             raise ValueError(
                 f"guidance_scale is {settings.guidance_scale}, but only motion is guided here, by `generate_motion`."
             )
-        if settings.max_new_tokens is None and settings.max_length is None:
-            room = config.max_position_embeddings - input_ids.shape[1]
-            settings.max_new_tokens = max(1, min(room, LONGEST_TEXT))
-        new_tokens = settings.max_new_tokens
-        length = (settings.max_length or 0) if new_tokens is None else input_ids.shape[1] + new_tokens
-        if length > config.max_position_embeddings:
-            raise ValueError(
-                f"a prompt of {input_ids.shape[1]} tokens and its answer take up to {length} of the "
-                f"{config.max_position_embeddings} positions of the language model: ask for fewer tokens."
-            )
+        bound_answer(settings, input_ids.shape[1], config.max_position_embeddings)
         if motion_values is not None:
             latents = self.encode_motion(motion_values, motion_mask)
         if latents is not None and not bool((input_ids == config.motion_in_token_id).any()):

@@ -13,6 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput, logging
 
 from .configuration_motion_tokenizer import MotionTokenizerConfig
+from .generation_settings import merge_settings
 from .modeling_motion_tokenizer import MotionTokenizer
 from .motion_lengths import as_numbers, share_tokens
 from .motion_mask import check_mask, find_gap
@@ -138,9 +139,11 @@ class MotionStreamer(BaseStreamer):
         self.timeout = timeout
         self._first_code_id = model.config.first_motion_token_id
         self._frames: Queue[Tensor | BaseException | None] = Queue()
+        self._has_failed = False
         self._begin()
 
     def _begin(self) -> None:
+        """Before a motion, and after it, so that the streamer can be used again."""
         self.num_frames: int | None = None  # of a motion that does not end with a whole code; set by generate_motion
         self._codes: list[int] = []
         self._num_decoded = 0
@@ -151,6 +154,8 @@ class MotionStreamer(BaseStreamer):
         ids = value.flatten().tolist() if value.dim() < 2 or len(value) == 1 else None
         if ids is None:
             raise ValueError(f"a MotionStreamer takes one motion at a time, not {len(value)}.")
+        if self._has_failed:
+            self._forget_failed()
         if not self._has_prompt:
             self._has_prompt = True
             begun = len(ids)
@@ -172,6 +177,15 @@ class MotionStreamer(BaseStreamer):
         """Nothing more comes, because of an error: the reader is told."""
         self._frames.put(error)
         self._begin()
+        self._has_failed = True
+
+    def _forget_failed(self) -> None:
+        """What a motion that failed has left, where nobody read it: the next one begins."""
+        with self._frames.mutex:
+            left = self._frames.queue
+            while left and left[-1] is not None:
+                left.pop()
+        self._has_failed = False
 
     @torch.no_grad()
     def _decode(self, num_codes: int) -> None:
@@ -326,16 +340,15 @@ class MotionGenerationMixin:
 
     def _sampling(self, num_samples: int, options: dict[str, Any]) -> dict[str, Any]:
         """Options of `generate`: all codes are drawn from, where transformers would take the 50 likeliest."""
-        settings = options.get("generation_config") or self.generation_config  # type: ignore[attr-defined]
-        is_drawn = options.get("do_sample", settings.do_sample)
+        settings, _ = merge_settings(self.generation_config, options)  # type: ignore[attr-defined]
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; make at least 1.")
-        if num_samples > 1 and not is_drawn:
+        if num_samples > 1 and not settings.do_sample:
             raise ValueError(
                 f"num_samples is {num_samples}, but without sampling all motions of a row are the same: give "
                 "do_sample=True, or make 1."
             )
-        return {"top_k": 0, **options} if is_drawn and settings.top_k is None else options
+        return {"top_k": 0, **options} if settings.do_sample and settings.top_k is None else options
 
     def _make(self, motions, processor, task, num_context_codes, generator, streamer, kwargs) -> None:
         """Codes of all motions, one caption after another."""

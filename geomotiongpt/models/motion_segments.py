@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from transformers.utils import logging
 
+from .generation_settings import merge_settings
 from .motion_representation import features_to_joints, joints_to_features
 from .motion_skeletons import MotionRepresentation, get_motion_representation
 from .task_prompts import LONGEST_TEXT
@@ -93,8 +94,7 @@ def window_frames(model, processor, window: float | None, generate_kwargs: dict[
     """
     extractor = processor.feature_extractor
     fps = get_motion_representation(extractor.representation).fps
-    settings = generate_kwargs.get("generation_config") or model.generation_config
-    answer = generate_kwargs.get("max_new_tokens", settings.max_new_tokens) or LONGEST_TEXT
+    answer = merge_settings(model.generation_config, generate_kwargs)[0].max_new_tokens or LONGEST_TEXT
     trained, fitting = model.config.max_frames, processor.frames_beside(answer)
     most = min(frames for frames in (trained, fitting) if frames is not None)
     if most < extractor.downsampling_factor:

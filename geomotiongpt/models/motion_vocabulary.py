@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from .configuration_motion_language import name_on_hub
 from .configuration_motion_tokenizer import MotionTokenizerConfig
+from .generation_settings import bound_answer, merge_settings
 from .geometry import check_geometric_constraint, cluster_codes, geometric_loss
 from .modeling_motion_tokenizer import MotionTokenizer
 from .motion_generation import MotionGenerationMixin
@@ -32,7 +33,6 @@ from .motion_projections import (
 )
 from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin, refuse_offloaded
-from .task_prompts import LONGEST_TEXT
 
 FREE_ROWS_STARTS = ("projected", "random")
 _FREE_ROWS = ("none", "dense_random")
@@ -539,29 +539,16 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
                 "give `input_ids`: a prompt, as the processor makes it. Embeddings alone do not say what is motion; "
                 "they need `constrained=False`."
             )
-        width = 0 if input_ids is None else input_ids.shape[1]
-        defaults = kwargs.get("generation_config") or self.generation_config
-        new_tokens = kwargs.get("max_new_tokens", defaults.max_new_tokens)
-        longest = kwargs.get("max_length") or defaults.max_length
-        if kwargs.get("max_length") is not None and "max_new_tokens" not in kwargs:
-            new_tokens = kwargs["max_new_tokens"] = None  # who says one does not mean the other's default
-        if new_tokens is None and longest is None:
-            room = self.config.max_position_embeddings - width
-            new_tokens = kwargs["max_new_tokens"] = max(1, min(room, LONGEST_TEXT))
-        length = max(width, longest or 0) if new_tokens is None else width + new_tokens
-        if length > self.config.max_position_embeddings:
-            raise ValueError(
-                f"a prompt of {width} tokens and its answer take up to {length} of the "
-                f"{self.config.max_position_embeddings} positions of the language model: cut the motion or ask for "
-                "fewer tokens."
-            )
+        prompt = kwargs.get("inputs_embeds") if input_ids is None else input_ids
+        settings, kwargs = merge_settings(self.generation_config, kwargs)
+        bound_answer(settings, 0 if prompt is None else prompt.shape[1], self.config.max_position_embeddings)
         if motion_values is not None:
             input_ids = self.encode_motion(input_ids, motion_values, motion_mask)
         elif input_ids is not None and constrained:
             self._check_no_placeholder(input_ids)
         if constrained:
             kwargs["logits_processor"] = [*self.constraints(), *(kwargs.get("logits_processor") or [])]
-        return super().generate(input_ids, **kwargs)
+        return super().generate(input_ids, generation_config=settings, **kwargs)
 
     def resize_token_embeddings(self, *args, **kwargs):
         """Not possible: ids are laid out as [text | markers | motion codes].

@@ -49,19 +49,19 @@ class StrictLoadingMixin:
 
 
 def refuse_offloaded(model, base: str) -> None:
-    """The parts of motion are small, and are read past the hooks that would bring offloaded weights back.
+    """The parts of motion and the head are read past the hooks that would bring offloaded weights back.
 
     Args:
         model: as it was loaded.
-        base: name of its part that may be offloaded.
+        base: name of its part whose layers may be offloaded.
 
     Raises:
         ValueError: if another part has weights that are not in memory.
     """
-    tensors = (*model.named_parameters(), *model.named_buffers())
+    tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())  # a tied head is one of them
     gone = sorted({name.partition(".")[0] for name, tensor in tensors if tensor.is_meta} - {base})
     if gone:
         raise ValueError(
-            f"device_map offloads {', '.join(gone)}; only {base!r} can be. Load without device_map, or with one that "
-            "keeps them in memory."
+            f"device_map offloads {', '.join(gone)}; only layers of {base!r} can be. Load without device_map, or with "
+            "one that keeps them in memory."
         )

@@ -207,7 +207,7 @@ def train_language_model(recipe: str | Path, overrides: Sequence[str] = ()) -> P
             save_whole(folder / "adapter", trained)
             trained = trained.merge_and_unload()
         save_whole(folder, trained, processor)
-        write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
+        write_training_card(folder, trained, trainer.state.log_history, data.path)
 
     return trainer.finish(save)
 

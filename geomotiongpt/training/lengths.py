@@ -28,14 +28,14 @@ def check_lengths(
     Raises:
         ValueError: for a motion that it has no room for, with its name.
     """
-    names = dataset["motion_id"]
+    names, captions_of = list(dataset["motion_id"]), list(dataset["captions"])  # a column is read at every access
     for task in (name for name, weight in args.tasks.items() if weight > 0):
         asked = get_task(task, processor.tasks)
         kinds = list(product(range(len(asked.wordings[: args.prompt_wordings])), (False, bool(asked.timed_wordings))))
-        first = [make_example(task, 0, dataset[0]["captions"][0], *kind) for kind in kinds]
+        first = [make_example(task, 0, captions_of[0][0], *kind) for kind in kinds]
         masks = processor.prepare_examples(first, with_answers=True, names=names[:1] * len(kinds))["attention_mask"]
         longest = kinds[int(masks.sum(-1).argmax())]
-        captions = dataset["captions"] if asked.answer == "text" or task == "text-to-motion" else [[""]] * len(names)
+        captions = captions_of if asked.answer == "text" or task == "text-to-motion" else [[""]] * len(names)
         rows = [(row, caption) for row, several in enumerate(captions) for caption in several]
         for start in range(0, len(rows), 1000):
             part = rows[start : start + 1000]

@@ -119,7 +119,7 @@ def train_llamo(sections: dict[str, dict[str, Any]]) -> Path:
             save_whole(folder / "adapter", trained)
             trained = trained.merge_and_unload()
         save_whole(folder, trained, processor)
-        write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
+        write_training_card(folder, trained, trainer.state.log_history, data.path)
 
     return trainer.finish(save)
 

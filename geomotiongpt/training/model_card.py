@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..checkpoints import MotionLanguageModel, representation_of_width
-from ..evaluation.results import eval_results, format_score, make_result, save_json
+from ..evaluation.results import eval_results, format_score, make_result, name_data, save_json
 from ..models.modeling_llamo import LLaMoForCausalLM
 from ..models.modeling_motiongpt3 import MotionGPT3ForCausalLM
 from ..models.motion_skeletons import MotionRepresentation, get_motion_representation
@@ -64,15 +64,15 @@ for values in make.model.stream_motion("a person walks forward.", num_frames={fr
 
 
 def write_training_card(
-    folder: str | Path, model: MotionLanguageModel, log_history: Sequence[Mapping[str, Any]], data_name: str
+    folder: str | Path, model: MotionLanguageModel, log_history: Sequence[Mapping[str, Any]], data: str | Path
 ) -> Path:
     """A card with what training measured itself; `geomotiongpt evaluate --update-card` adds what counts.
 
     Args:
-        folder: where the model was saved.
+        folder: where the model was saved; the model is called as it is, or as the folder above `model`.
         model: the model in it.
         log_history: of the trainer; the last evaluation counts.
-        data_name: of the data set it was trained on.
+        data: folder of the data set it was trained on, or its name on the Hub.
     """
     losses: dict[str, float] = {}
     for row in log_history:  # where each task has a loss of its own, rows follow one another
@@ -81,11 +81,13 @@ def write_training_card(
     result = make_result(
         command="geomotiongpt train",
         model={"parameters": model.num_parameters()},
-        data={"name": data_name},
+        data={"name": name_data(data)},
         protocol={"task": (model.config.trained_tasks or ["motion-to-text"])[0]},
         metrics=losses,
     )
-    return write_model_card(folder, model, name=Path(folder).name, data_name=data_name, result=result)
+    path = Path(folder).resolve()
+    name = path.parent.name if path.name == "model" else path.name
+    return write_model_card(folder, model, name=name, data_name=name_data(data), result=result)
 
 
 def _family(model: MotionLanguageModel) -> dict[str, str]:

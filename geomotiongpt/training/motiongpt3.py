@@ -114,7 +114,7 @@ def train_motiongpt3(sections: dict[str, dict[str, Any]]) -> Path:
 
     def save(trained: Any, folder: Path) -> None:
         save_whole(folder, trained, processor)
-        write_training_card(folder, trained, trainer.state.log_history, Path(data.path).name)
+        write_training_card(folder, trained, trainer.state.log_history, data.path)
 
     return trainer.finish(save)
 

@@ -23,7 +23,8 @@ class _RecipeLoader(yaml.SafeLoader):
 
 def _construct_mapping(loader: _RecipeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     """A mapping in which no key comes twice: the first would be dropped without a word."""
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    own = (key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")  # what `<<` brings gives way to them
+    keys = [loader.construct_object(key, deep=True) for key in own]
     for index, key in enumerate(keys):
         if key in keys[:index]:
             raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands here twice", node.start_mark)

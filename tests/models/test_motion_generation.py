@@ -2,11 +2,12 @@
 
 import copy
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from transformers import LogitsProcessor
+from transformers import GenerationConfig, LogitsProcessor
 
 from geomotiongpt import GeoMotionGPTForCausalLM
 from geomotiongpt.models.motion_generation import (
@@ -289,8 +290,9 @@ def test_sampling_draws_from_all_codes(model, tiny_processor, monkeypatch):
     for options in ({"do_sample": True}, {"do_sample": True, "top_k": 3}, {}):
         model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor, **options)
     model.generation_config.update(do_sample=True, top_k=5)
-    model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor)
-    assert asked == [0, 3, None, None], "what the model's configuration says holds"
+    for options in ({}, {"generation_config": GenerationConfig(temperature=0.8)}):
+        model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor, **options)
+    assert asked == [0, 3, None, None, None], "what the model's configuration says holds"
 
 
 def test_in_between_of_broken_codes_keeps_the_end_to_its_last_frame(model, tiny_processor):
@@ -364,6 +366,16 @@ def test_a_stream_ends_when_generation_fails(model, tiny_processor):
             model.generate_motion(TEXTS[0], processor=tiny_processor, streamer=streamer, **options)
         with pytest.raises(RuntimeError, match="the motion was not made to its end: ."):
             list(streamer)
+
+
+def test_a_streamer_forgets_a_motion_that_failed_when_the_next_begins(model, tiny_processor):
+    streamer = MotionStreamer(model, timeout=5)
+    make = partial(model.generate_motion, TEXTS[0], processor=tiny_processor, streamer=streamer)
+    make(num_frames=4 * FACTOR)
+    with pytest.raises(ValueError):
+        make(num_frames=0)
+    make(num_frames=2 * FACTOR)
+    assert [sum(map(len, streamer)) for _ in range(2)] == [4 * FACTOR, 2 * FACTOR]
 
 
 def test_generate_itself_streams(model, tiny_processor):

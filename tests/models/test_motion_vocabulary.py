@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from geomotiongpt import (
     FrozenSparseProjection,
@@ -440,10 +440,25 @@ def test_prompts_that_cannot_be_answered_are_refused(join, batch):
     model = join()
     with pytest.raises(ValueError, match="take up to 1000 of the 128 positions"):
         model.generate(**batch, max_length=1000)
+    width = batch["input_ids"].shape[1]
+    with pytest.raises(ValueError, match=f"max_length is {width}, but the prompt alone takes {width}"):
+        model.generate(**batch, max_length=width)
     embeddings = torch.zeros(3, 4, 48)
     with pytest.raises(ValueError, match="Embeddings alone do not say what is motion"):
         model.generate(inputs_embeds=embeddings)
     assert model.generate(inputs_embeds=embeddings, constrained=False, max_new_tokens=2).shape == (3, 2)
+
+
+def test_a_configuration_goes_before_the_model_s_own_and_lacks_what_that_has(join, batch):
+    model = join()
+    width = batch["input_ids"].shape[1]
+    model.generation_config.update(max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    assert model.generate(**batch, generation_config=GenerationConfig(num_beams=2)).shape[1] == width + 6
+    model.generation_config.update(max_new_tokens=1000, min_new_tokens=None)
+    for said in ({"generation_config": GenerationConfig(max_length=width + 3)}, {"max_length": width + 3}):
+        assert model.generate(**batch, **said).shape[1] <= width + 3  # not 1000 more
+    with pytest.raises(ValueError, match=f"up to {width + 1000} of the 128 positions"):
+        model.generate(**batch, generation_config=GenerationConfig(num_beams=2))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -468,11 +483,13 @@ def test_only_layers_of_the_base_are_offloaded(join, batch, tmp_path):
     model = join()
     model.save_pretrained(tmp_path / "model")
     load = partial(GeoMotionGPTForCausalLM.from_pretrained, tmp_path / "model", offload_folder=tmp_path / "offloaded")
-    with pytest.raises(ValueError, match="device_map offloads .*motion_tokenizer; only 'transformer' can be"):
+    with pytest.raises(ValueError, match="offloads .*motion_tokenizer; only layers of 'transformer' can be"):
         load(device_map="auto", max_memory={"cpu": 3 * model.get_memory_footprint() // 4})
     cpu = {f"transformer.{name}": "cpu" for name in ("wte", "wpe", "drop", "ln_f")}
     cpu |= {name: "cpu" for name, _ in (*model.named_children(), *model.named_buffers(recurse=False))}
     del cpu["transformer"]
+    with pytest.raises(ValueError, match="device_map offloads lm_head; "):
+        load(device_map={**cpu, "transformer.h": "cpu", "transformer.wte": "disk", "lm_head": "disk"})
     layers = load(device_map={**cpu, "transformer.h": "disk"})
     assert next(layers.transformer.h.parameters()).is_meta
     torch.testing.assert_close(layers(**batch).logits, model(**batch).logits)

@@ -145,7 +145,7 @@ def test_an_answer_ends_at_a_word(model, prompts, motiongpt3_processor):
 
 def test_only_the_base_is_offloaded(model, prompts, motiongpt3_folder, tmp_path):
     load = partial(MotionGPT3ForCausalLM.from_pretrained, motiongpt3_folder, offload_folder=tmp_path)
-    with pytest.raises(ValueError, match="device_map offloads .*motion_vae; only 'language_model' can be"):
+    with pytest.raises(ValueError, match="device_map offloads .*motion_vae; only layers of 'language_model' can be"):
         load(device_map="auto", max_memory={"cpu": 3 * model.get_memory_footprint() // 4})
     cpu = {name: "cpu" for name, _ in (*model.named_children(), *model.named_buffers(recurse=False))}
     base = load(device_map={**cpu, "language_model": "disk"})

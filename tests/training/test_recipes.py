@@ -96,6 +96,11 @@ def test_invalid_yaml_is_named(tmp_path, text):
         load_recipe(write(tmp_path, text), SECTIONS)
 
 
+def test_what_is_merged_in_gives_way(tmp_path):
+    text = "data: &shared {path: x, seed: 1}\nmodel: {<<: *shared, seed: 2}\n"
+    assert load_recipe(write(tmp_path, text), SECTIONS)["model"] == {"path": "x", "seed": 2}
+
+
 @pytest.mark.parametrize("text", ["training: {seed: 1}\ntraining: {max_steps: 2}\n", "model: {a: 1, b: 2, a: 3}\n"])
 def test_a_key_that_stands_twice_is_named(tmp_path, text):
     """YAML would take the last and drop what the first said."""
