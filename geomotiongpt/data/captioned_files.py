@@ -100,7 +100,9 @@ def build_from_files(
         raise ValueError(f"{representation} has no target skeleton of its own: retarget=False (--no-retarget).")
     files, notes, left_out = _pair(Path(source_dir), Path(captions), mirror)
     place = output.resolve()  # "." has no name
-    aside = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    name = f".{place.name}.{os.getpid()}.partial"
+    # A folder that is there may be a disk of its own, or all that may be written to.
+    aside = place / name if place.is_dir() else place.with_name(name)
     aside.mkdir(parents=True)
     try:
         read = partial(_import, aside=aside, representation=representation, options=import_options)

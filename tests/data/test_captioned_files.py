@@ -1,5 +1,7 @@
 """Motion files and a table of captions: what becomes of them, and what is refused before anything is written."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,29 @@ def test_all_damaged_files_are_named_and_nothing_is_written_unless_they_may_be_l
     assert "4 of 6 files imported" in said and "left out: take1: " in said
     assert len(sum(lists(takes.parent / "built").values(), [])) == 2 * 4
     assert not list(takes.parent.glob(".*.partial"))
+
+
+def test_a_folder_that_is_a_disk_of_its_own_is_built_into(takes, monkeypatch):
+    """Nothing can be made beside it, nor moved into it from there."""
+    built = takes.parent / "built"
+    (built / ".built.1.partial").mkdir(parents=True)  # left by a run that was killed
+    (built / ".built.1.partial/take0.npy").write_bytes(b"half")
+    mkdir, replace = os.mkdir, os.replace
+
+    def mkdir_on_it(path, *args, **kwargs):
+        if built not in Path(path).parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        mkdir(path, *args, **kwargs)
+
+    def replace_on_it(path, target):
+        if built not in Path(path).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(path))
+        replace(path, target)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_on_it)
+    monkeypatch.setattr(os, "replace", replace_on_it)
+    assert build(takes, *ALL, columns="file,caption", mirror=False).written == 6
+    assert not list(takes.parent.rglob("*.partial")) and (built / "source/joints/take0.npy").is_file()
 
 
 def test_no_usable_file_at_all_is_an_error_even_where_damaged_ones_may_be_left_out(takes):
