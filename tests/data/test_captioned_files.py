@@ -11,6 +11,7 @@ from motion_files import make_joints
 from geomotiongpt import build_from_files, export_motion, import_motion, load_motion_dataset
 from geomotiongpt.cli import main
 from geomotiongpt.data.caption_table import read_caption_table
+from geomotiongpt.data.captioned_files import spread_over_splits
 from geomotiongpt.data.motion_folder import read_array
 
 SPLITS = ("train", "val", "test")
@@ -103,6 +104,28 @@ def test_a_clip_that_chance_did_not_put_into_its_split_stays_there_too(takes):
     other = "val" if split == "train" else "train"
     build(takes, f"take0,walks,,,{other}", *(f"take{number},walks,,," for number in range(1, 40)), mirror=False)
     assert "take0" in lists(takes.parent / "built")[other], "the table decides"
+
+
+def test_clips_that_stay_against_chance_are_counted(takes):
+    """Who takes a wrong split out of the table must learn that it still holds."""
+    names = [f"take{number}" for number in range(5)]
+    by_hash, _ = spread_over_splits({**dict.fromkeys(names, ""), "another": "train"})
+    given = ["test" if name in by_hash["train"] else "train" for name in names]
+    rows = [f"{name},walks,,,{split}" for name, split in zip(names, given, strict=True)]
+    rows.append("day 2/walk #1,walks,,,train")
+
+    def count(*rows: str) -> list[str]:
+        notes = build(takes, *rows, mirror=False).notes
+        return [note.partition("their name: ")[2] for note in notes if "where an earlier build had them" in note]
+
+    assert count(*rows) == []
+    before = lists(takes.parent / "built")
+    assert count(*rows[:3], "take3,walks,,,", "take4,walks,,,", rows[5]) == [
+        "2 (take3 ...); give them a split to move them"
+    ]
+    assert lists(takes.parent / "built") == before
+    assert count(*(row.rpartition(",")[0] for row in rows[:5]), rows[5])[0].startswith("5 (take0 ...)")
+    assert lists(takes.parent / "built") == before
 
 
 def test_names_are_the_same_however_an_accent_is_spelt(takes):
