@@ -36,6 +36,21 @@ def import_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
 
 
+def is_taken_as_it_is(path: str | Path, representation: str, options: dict[str, Any]) -> bool:
+    """Whether a file is not imported: `.npy` features, or without options joints (frames, J, 3) of the representation.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_motion`, for a `.npy` file that is not there or holds no array.
+    """
+    from .models.motion_representation import get_motion_representation
+    from .models.pipeline_motion_to_text import read_motion
+
+    if Path(path).suffix.lower() != ".npy":
+        return False
+    shape = read_motion(Path(path), mapped=True).shape
+    return len(shape) != 3 or (not options and shape[1:] == (get_motion_representation(representation).num_joints, 3))
+
+
 def read_motion_input(
     path: str | Path, representation: str, options: dict[str, Any]
 ) -> tuple[str | dict[str, Any], "ImportReport | None"]:
@@ -57,17 +72,13 @@ def read_motion_input(
     """
     from .data.import_motion import import_motion
     from .data.joint_files import read_own_features
-    from .models.motion_representation import get_motion_representation
-    from .models.pipeline_motion_to_text import read_motion
 
-    if Path(path).suffix.lower() == ".npy":
-        shape = read_motion(Path(path), mapped=True).shape
-        if options and len(shape) != 3:
+    if is_taken_as_it_is(path, representation, options):
+        if options:
             raise ValueError(
                 f"{path}: {', '.join(sorted(options))} is of no use for features, which are as the model takes them."
             )
-        if len(shape) != 3 or (not options and shape[1:] == (get_motion_representation(representation).num_joints, 3)):
-            return str(path), None
+        return str(path), None
     if Path(path).suffix.lower() == ".npz" and not options:
         features = read_own_features(Path(path), representation)
         if features is not None:

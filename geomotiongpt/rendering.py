@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .motion_input import MOTION_FILES, add_import_options, import_options, read_motion_input
+from .motion_input import MOTION_FILES, add_import_options, import_options, is_taken_as_it_is, read_motion_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def render_motions(
         output: file to write.
         captions: one a file.
         representation: of all files; the model's by default, or "humanml3d".
-        import_options: of `import_motion`, for files that are not `.npy`; of these only `fps`, their frames a second.
+        import_options: of `import_motion`; of `.npy` files that are taken as they are `fps` alone, that of the motion.
         model_name: folder or Hub name of a model with motion tokens, to show them; of `.html`.
 
     Returns:
@@ -103,10 +103,11 @@ def render_motions(
     tokenize = None if model_name is None else _MotionTokens(model_name, representation)
     representation = tokenize.representation if tokenize else representation or "humanml3d"
     options = import_options or {}
-    kinds = {path.suffix.lower() == ".npy" for path in files}
+    others = {name: value for name, value in options.items() if name != "fps"}
+    kinds = {is_taken_as_it_is(path, representation, others) for path in files}
     if "fps" in options and len(kinds) > 1:
-        raise ValueError("--fps: of which files? .npy files and others are given; render them apart.")
-    motions = [load_motion_file(path, representation, options) for path in files]
+        raise ValueError("--fps: of which files? Some are taken as they are, others imported; render them apart.")
+    motions = [load_motion_file(path, representation, others if True in kinds else options) for path in files]
     if captions is None and len(files) > 1:
         captions = [path.stem for path in files]
     tokens = tokenize(motions, files) if tokenize else None
@@ -122,7 +123,12 @@ def render_motions(
 
 
 def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -> "np.ndarray":
-    """A motion, features (frames, F) or joints (frames, J, 3), of a `.npy` file, or imported joints of any other.
+    """A motion, features (frames, F) or joints (frames, J, 3), of a `.npy` file as it is, or imported joints.
+
+    Args:
+        path: the file.
+        representation: of the motion.
+        options: of `import_motion`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -131,9 +137,7 @@ def load_motion_file(path: Path, representation: str, options: dict[str, Any]) -
     from .models.pipeline_motion_to_text import read_motion
     from .visualization.clip import read_clip
 
-    is_array = path.suffix.lower() == ".npy"
-    others = {name: value for name, value in options.items() if name != "fps"} if is_array else options
-    given, report = read_motion_input(path, representation, others)
+    given, report = read_motion_input(path, representation, options)
     if isinstance(given, dict):
         for warning in report.warnings if report else ():
             print(f"{path}: warning: {warning}", file=sys.stderr)

@@ -11,6 +11,7 @@ from PIL import Image
 from geomotiongpt import GeoMotionGPTForCausalLM, GeoMotionGPTProcessor, features_to_joints, joints_to_features
 from geomotiongpt.cli import main
 from geomotiongpt.data.synthetic import generate_synthetic_clips
+from geomotiongpt.models.motion_representation import get_motion_representation
 from geomotiongpt.visualization.export import SUFFIXES
 
 
@@ -74,6 +75,36 @@ def test_the_motion_in_the_file_is_what_comes_out(files, tmp_path):
         assert np.array_equal(archive["features"], features) and archive["fps"] == 25
         assert np.allclose(archive["joints"], features_to_joints(features), atol=1e-5)
         assert str(archive["caption"]) == "läuft"
+
+
+@pytest.fixture
+def other_joints(files, tmp_path) -> tuple[Path, Path]:
+    """The 24 joints of SMPL, and joints of another count with a mapping beside them; 30 frames each."""
+    joints = np.load(files[1])
+    np.save(tmp_path / "smpl.npy", np.concatenate([joints, joints[:, 20:22]], 1))
+    np.save(tmp_path / "more.npy", np.concatenate([joints, np.repeat(joints[:, 20:21], 8, 1)], 1))
+    names = get_motion_representation("humanml3d").joint_names
+    (tmp_path / "map.json").write_text(json.dumps({name: str(index) for index, name in enumerate(names)}))
+    return tmp_path / "smpl.npy", tmp_path / "more.npy"
+
+
+def test_the_frame_rate_of_joints_that_are_imported_is_theirs(files, other_joints, tmp_path, capsys):
+    smpl, more = other_joints
+    assert render(smpl, "-o", tmp_path / "a.npz", "--fps", 60) == 0
+    assert "frame rate" not in capsys.readouterr().err
+    assert render(more, "-o", tmp_path / "b.npz", "--fps", 60, "--mapping", tmp_path / "map.json") == 0
+    assert render(files[1], "-o", tmp_path / "c.npz", "--fps", 60, "--unit", "m") == 0
+    for name in "abc":
+        with np.load(tmp_path / f"{name}.npz", allow_pickle=False) as archive:
+            assert (archive["fps"], len(archive["joints"])) == (20, 10)
+    assert render(smpl, "-o", tmp_path / "d.npz") == 0
+    assert "nothing in it tells the frame rate: 20 a second are taken; give --fps" in capsys.readouterr().err
+
+
+def test_the_frame_rate_of_files_of_two_kinds_is_not_guessed(files, other_joints, tmp_path, fail):
+    said = fail(files[1], other_joints[0], "-o", tmp_path / "a.html", "--fps", 60)
+    assert said == "--fps: of which files? Some are taken as they are, others imported; render them apart."
+    assert render(files[1], other_joints[0], "-o", tmp_path / "a.html") == 0
 
 
 def test_several_files_stand_side_by_side_under_their_names(files, tmp_path):

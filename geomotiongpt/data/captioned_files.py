@@ -68,9 +68,9 @@ def build_from_files(
 
     Files are imported by `import_motion`. Nothing is written before all of them and all rows of the table are found
     to be of use. Files without a caption are left out. Clips are called after their files: `takes/walk 1.bvh` becomes
-    `takes_walk_1`. Those without a split in the table fall into train, val (1 in 10) and test (1 in 10) by a hash of
-    their name, so that the next build has them where they were; if the table gives no splits, and chance none to val
-    or test, the clip that comes nearest goes there.
+    `takes_walk_1`. Those without a split in the table stay where an earlier build into the same folder had them, even
+    if only its table said so; new ones fall into train, val (1 in 10) and test (1 in 10) by a hash of their name. If
+    the table gives no splits, and chance none to val or test, the clip that comes nearest goes there.
 
     Args:
         source_dir: folder with the motion files, anywhere below it.
@@ -100,7 +100,9 @@ def build_from_files(
         raise ValueError(f"{representation} has no target skeleton of its own: retarget=False (--no-retarget).")
     files, notes, left_out = _pair(Path(source_dir), Path(captions), mirror)
     place = output.resolve()  # "." has no name
-    aside = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    name = f".{place.name}.{os.getpid()}.partial"
+    # A folder that is there may be a disk of its own, or all that may be written to.
+    aside = place / name if place.is_dir() else place.with_name(name)
     aside.mkdir(parents=True)
     try:
         read = partial(_import, aside=aside, representation=representation, options=import_options)
@@ -138,8 +140,9 @@ def build_from_files(
     readings = Counter(result.reading for result in imported.values() if not result.problem)
     report.notes = [f"{len(usable)} of {len(files)} files imported"]
     report.notes += [f"{count} {reading}" for reading, count in readings.most_common()]
+    report.notes += moved
     report.notes += [f"{file.path}: {text}" for file, result in imported.items() for text in result.warnings]
-    report.notes += notes + moved + cut
+    report.notes += notes + cut
     report.left_out += [*((file.motion_id, problem) for file, problem in damaged.items()), *left_out]
     save_report(report, output)
     return report
@@ -258,7 +261,7 @@ def spread_over_splits(
         earlier: id -> split of clips that were spread before: what was tested on is not trained on later.
 
     Returns:
-        the clips of each split, and notes on those that chance would have put elsewhere.
+        the clips of each split, and notes on those that are not where chance would have put them.
     """
     shares = {motion_id: _share(motion_id) for motion_id in given}
     earlier = earlier or {}
@@ -274,6 +277,16 @@ def spread_over_splits(
                 moved = nearest(others or list(chosen), key=shares.__getitem__)
                 chosen[moved] = split
                 notes.append(f"{moved} is in {split}, which would have no clip by chance")
+    stay = [
+        motion_id
+        for motion_id, split in chosen.items()
+        if not given[motion_id] and split == earlier.get(motion_id) != _split_of(shares[motion_id])
+    ]
+    if stay:
+        notes.append(
+            "clips without a split in the table that stay where an earlier build had them, and not by the hash of "
+            f"their name: {len(stay)} ({stay[0]} ...); give them a split to move them"
+        )
     splits: dict[str, list[str]] = {}
     for motion_id, split in chosen.items():
         splits.setdefault(split, []).append(motion_id)

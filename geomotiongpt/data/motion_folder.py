@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -123,6 +124,9 @@ def update_file(path: Path, content: bytes) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a killed `save_bytes` left in a folder."""
+    """Remove what a killed run left in a folder: files of `save_bytes`, and folders to write aside."""
     for path in folder.glob(_TEMPORARY_PATTERN):
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -147,7 +147,8 @@ def evaluate_text_to_motion(
         the result; None in all processes but the first.
 
     Raises:
-        ValueError: as the parts do, each naming the thing.
+        ValueError: for several motions of a caption that a model with motion tokens would make without sampling; as
+            the parts do, each naming the thing.
     """
     request = request or MotionRequest()
     if judge is not None:
@@ -321,6 +322,8 @@ def _open(
     """Opens everything and refuses what cannot be measured, before anything takes long."""
     model, processor = load_captioner(model_name)
     population.check(processor)
+    if request is not None and isinstance(model, MotionVocabularyMixin):
+        model._sampling(request.num_samples, dict(decoding or {}))
     model.to(join_processes().device).eval()
     fewest = 1 if request is None else request.fewest_codes
     shortest = processor.feature_extractor.downsampling_factor * fewest

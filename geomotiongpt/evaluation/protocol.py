@@ -238,7 +238,8 @@ def evaluate_motions(
 
     Args:
         folder: with `<motion id>.npy`, features or joints; or `<motion id>/*.npy`, several motions of one caption, of
-            which the first counts for every metric but MultiModality.
+            which the first counts for every metric but MultiModality. Those longer than the evaluator takes are cut,
+            of shorter ones the last frame is repeated, and both are counted.
         population: whose captions and real motions they are measured against.
         evaluator: for the semantic metrics.
         reader: of attributes, for the label-aware R-precision.
@@ -246,7 +247,8 @@ def evaluate_motions(
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no motion of the split; for a file that cannot be read, holds NaN or another width.
+        ValueError: if it holds no motion of the split; for a file that cannot be read, is empty, holds NaN or another
+            width.
     """
     folder = Path(folder)
     files, ids = _motion_files(folder), population.dataset["motion_id"]
@@ -266,18 +268,16 @@ def evaluate_motions(
     dataset = population.dataset.select(rows)
     paths = [files[motion_id] for motion_id in dataset["motion_id"]]
     given = [_read_motion(group[0]) for group in paths]
-    motions = [evaluator.to_features(clip, str(group[0])) for clip, group in zip(given, paths, strict=True)]
+    motions, changed = evaluator.fit(given, [str(group[0]) for group in paths])
     evaluator.check_number(len(motions))
-    directly = replace(evaluator, motions_in=None)  # features of the evaluator's own kind
-    motions, changed = directly.fit(motions)
     evaluator.check(ids, motion_lengths(population.dataset))
     metrics = measure_motions(motions, population.dataset, evaluator, rows=rows, reader=reader)
     # Joints as they were given: features stand on the ground and have the representation's bone lengths.
     metrics |= compare_physics(given, motions_of(dataset), population.representation)
     if numbers != {1}:
         several = [group for group in paths if len(group) > 1]
-        repeated = [[evaluator.to_features(_read_motion(path), str(path)) for path in group] for group in several]
-        metrics |= score_repeated([directly.fit(group)[0] for group in repeated], evaluator)
+        repeated = [evaluator.fit([_read_motion(path) for path in group], list(map(str, group))) for group in several]
+        metrics |= score_repeated([fitting for fitting, _ in repeated], evaluator)
     unknown = sorted(set(files) - set(ids))
     for what, names in (("motions of the split without a file", set(ids) - set(files)), ("other files", unknown)):
         if names:

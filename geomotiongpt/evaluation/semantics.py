@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -178,25 +179,46 @@ class Evaluator:
                 self.pool_size,
             )
 
-    def fit(self, motions: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, int]]:
-        """Features that it takes, cut or their last frame repeated; and of how many motions that is so."""
+    def fit(
+        self, motions: Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> tuple[list[np.ndarray], dict[str, int]]:
+        """Features that it takes, cut or their last frame repeated; and of how many motions that is so.
+
+        Args:
+            motions: features or joints each, as `to_features` takes them, of one frame or more.
+            names: of the motions, for errors.
+
+        Raises:
+            ValueError: as `to_features`, for an empty motion or one of another shape.
+        """
         most, unit = self.model.config.max_frames, self.model.config.downsampling_factor
         fitting, changed = [], {"motions_cut_for_the_evaluator": 0, "motions_lengthened_for_the_evaluator": 0}
-        for motion in motions:
-            length = len(motion)
-            while self.num_frames(length) < unit:
-                length += 1
-            clip = self.to_features(hold_last_frame(motion, length))
+        for motion, name in zip(motions, _names_of(motions, names), strict=True):
+            missing = self._missing_frames(motion)
+            clip = self.to_features(hold_last_frame(motion, len(motion) + missing) if missing else motion, name)
             is_long = len(clip) // unit * unit > most
             fitting.append(clip[:most] if is_long else clip)
             changed["motions_cut_for_the_evaluator"] += is_long
-            changed["motions_lengthened_for_the_evaluator"] += length > len(motion)
+            changed["motions_lengthened_for_the_evaluator"] += missing > 0
         return fitting, changed
+
+    def _missing_frames(self, motion: np.ndarray) -> int:
+        """How many frames features or joints lack to be as many as it takes; 0 for what is neither, or empty."""
+        source, own, unit = self._source, self._own, self.model.config.downsampling_factor
+        length, *shape = np.shape(motion) or (0,)
+        is_own, is_joints = shape == [own.num_features], shape == [source.num_joints, 3]
+        if length == 0 or not (is_own or is_joints or shape == [source.num_features]):
+            return 0
+
+        def num_frames(length: int) -> int:
+            return length if is_own else self.num_frames(source.num_rows(length) if is_joints else length)
+
+        return next(missing for missing in count() if num_frames(length + missing) >= unit)
 
     def embed_motions(self, motions: Sequence[np.ndarray], names: Sequence[str] | None = None) -> np.ndarray:
         """(N, E) of features that are not normalised."""
         if self._source != self._own:
-            called = names or [f"motion {index}" for index in range(len(motions))]
+            called = _names_of(motions, names)
             motions = [self.to_features(motion, name) for motion, name in zip(motions, called, strict=True)]
         return embed_motions(self.model, self.processor, motions, names=names)
 
@@ -303,6 +325,10 @@ class Evaluator:
 
     def _replicate(self, name: str, measure: Callable[[int], float]) -> dict[str, Any]:
         return replicate(lambda seed: {name: measure(seed)}, replications=self.replications, seed=self.seed)
+
+
+def _names_of(motions: Sequence[np.ndarray], names: Sequence[str] | None) -> Sequence[str]:
+    return names or [f"motion {index}" for index in range(len(motions))]
 
 
 def hold_last_frame(motion: np.ndarray, num_frames: int) -> np.ndarray:

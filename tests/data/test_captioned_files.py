@@ -1,5 +1,7 @@
 """Motion files and a table of captions: what becomes of them, and what is refused before anything is written."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from motion_files import make_joints
 from geomotiongpt import build_from_files, export_motion, import_motion, load_motion_dataset
 from geomotiongpt.cli import main
 from geomotiongpt.data.caption_table import read_caption_table
+from geomotiongpt.data.captioned_files import spread_over_splits
 from geomotiongpt.data.motion_folder import read_array
 
 SPLITS = ("train", "val", "test")
@@ -103,6 +106,28 @@ def test_a_clip_that_chance_did_not_put_into_its_split_stays_there_too(takes):
     assert "take0" in lists(takes.parent / "built")[other], "the table decides"
 
 
+def test_clips_that_stay_against_chance_are_counted(takes):
+    """Who takes a wrong split out of the table must learn that it still holds."""
+    names = [f"take{number}" for number in range(5)]
+    by_hash, _ = spread_over_splits({**dict.fromkeys(names, ""), "another": "train"})
+    given = ["test" if name in by_hash["train"] else "train" for name in names]
+    rows = [f"{name},walks,,,{split}" for name, split in zip(names, given, strict=True)]
+    rows.append("day 2/walk #1,walks,,,train")
+
+    def count(*rows: str) -> list[str]:
+        notes = build(takes, *rows, mirror=False).notes
+        return [note.partition("their name: ")[2] for note in notes if "where an earlier build had them" in note]
+
+    assert count(*rows) == []
+    before = lists(takes.parent / "built")
+    assert count(*rows[:3], "take3,walks,,,", "take4,walks,,,", rows[5]) == [
+        "2 (take3 ...); give them a split to move them"
+    ]
+    assert lists(takes.parent / "built") == before
+    assert count(*(row.rpartition(",")[0] for row in rows[:5]), rows[5])[0].startswith("5 (take0 ...)")
+    assert lists(takes.parent / "built") == before
+
+
 def test_names_are_the_same_however_an_accent_is_spelt(takes):
     (takes / "take0.bvh").rename(takes / "cafe\u0301.bvh")
     report = build(takes, "caf\u00e9,walks,,,train", "take1,walks,,,train", mirror=False)
@@ -137,6 +162,29 @@ def test_all_damaged_files_are_named_and_nothing_is_written_unless_they_may_be_l
     assert "4 of 6 files imported" in said and "left out: take1: " in said
     assert len(sum(lists(takes.parent / "built").values(), [])) == 2 * 4
     assert not list(takes.parent.glob(".*.partial"))
+
+
+def test_a_folder_that_is_a_disk_of_its_own_is_built_into(takes, monkeypatch):
+    """Nothing can be made beside it, nor moved into it from there."""
+    built = takes.parent / "built"
+    (built / ".built.1.partial").mkdir(parents=True)  # left by a run that was killed
+    (built / ".built.1.partial/take0.npy").write_bytes(b"half")
+    mkdir, replace = os.mkdir, os.replace
+
+    def mkdir_on_it(path, *args, **kwargs):
+        if built not in Path(path).parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        mkdir(path, *args, **kwargs)
+
+    def replace_on_it(path, target):
+        if built not in Path(path).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(path))
+        replace(path, target)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_on_it)
+    monkeypatch.setattr(os, "replace", replace_on_it)
+    assert build(takes, *ALL, columns="file,caption", mirror=False).written == 6
+    assert not list(takes.parent.rglob("*.partial")) and (built / "source/joints/take0.npy").is_file()
 
 
 def test_no_usable_file_at_all_is_an_error_even_where_damaged_ones_may_be_left_out(takes):

@@ -74,6 +74,17 @@ def test_made_motions_are_cut_and_lengthened_to_what_the_evaluator_takes(motion)
     assert np.isfinite(evaluator.embed_motions(fitting)).all()
 
 
+def test_joints_and_the_evaluators_own_features_are_lengthened_as_they_are(motion):
+    joints = features_to_joints(motion.astype(np.float64), "streaming272")
+    own = convert_features(motion.astype(np.float64), "streaming272", "humanml3d").astype(np.float32)
+    for source in ("streaming272", "humanml3d"):
+        evaluator = make_evaluator().of_motions_in(source)
+        fitting, changed = evaluator.fit([joints[:1], joints[:12], own[:3], own[:4]])
+        assert [len(clip) for clip in fitting] == [4, 7 if source == "streaming272" else 11, 4, 4]
+        assert changed["motions_lengthened_for_the_evaluator"] == 2
+        np.testing.assert_array_equal(fitting[2], own[[0, 1, 2, 2]])
+
+
 def test_other_joints_cannot_be_converted():
     with pytest.raises(ValueError, match="small takes 'kitml' motions, and 'streaming272' ones have other joints"):
         make_evaluator("kitml").of_motions_in("streaming272")

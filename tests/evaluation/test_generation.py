@@ -195,6 +195,16 @@ def test_the_lengths_of_the_data_can_be_asked_for(motions, tiny_model_folder, tm
     assert "fid" not in metrics and "judged_action" not in metrics and metrics["jerk_m_per_s3"] > 0
 
 
+@pytest.mark.parametrize("decoding", [None, {"do_sample": False}])
+def test_several_motions_without_sampling_are_refused_before_any_is_made(
+    decoding, motions, tiny_model_folder, tmp_path
+):
+    asked = {"request": MotionRequest(num_samples=3), "decoding": decoding}
+    with pytest.raises(ValueError, match="num_samples is 3, but without sampling .*: give do_sample=True"):
+        evaluate_text_to_motion(tiny_model_folder, Population(motions), tmp_path / "made", **asked)
+    assert not (tmp_path / "made").exists()
+
+
 def test_the_distance_of_halves_is_that_of_what_was_made_from_real_motions(evaluator):
     real = np.random.default_rng(0).normal(size=(200, 3))
     far, near = evaluator.score_halves(real + [10, 0, 0], real), evaluator.score_halves(real, real)

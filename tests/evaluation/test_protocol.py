@@ -180,7 +180,9 @@ def test_several_motions_of_a_caption_give_multimodality(motions, evaluator, tmp
     [
         (np.full((40, 263), np.nan, np.float32), "{id}.npy cannot be measured: NaN or infinity in 40 of 40 frames"),
         (np.zeros((40, 251), np.float32), r"{id}.npy has shape \(40, 251\)"),
-        (np.zeros((3, 263), np.float32), "{id}.npy has 3 frames"),
+        (np.zeros((3, 251), np.float32), r"{id}.npy has shape \(3, 251\)"),
+        (np.zeros((0, 263), np.float32), "{id}.npy has 0 frames"),
+        (np.float32(1), r"{id}.npy has shape \(\)"),
     ],
 )
 def test_motions_that_cannot_be_measured_are_named(array, message, motions, evaluator, tmp_path):
@@ -253,6 +255,23 @@ def test_motions_too_long_for_the_evaluator_are_cut_and_counted(motions, evaluat
     result = evaluate_motions(tmp_path, Population(motions), evaluator)
     assert result["protocol"]["motions_cut_for_the_evaluator"] == 1
     assert result["protocol"]["pools"] == {"8": 1} and result["metrics"]["motions_without_physics"] == 0
+
+
+@pytest.mark.parametrize("kind", ["features", "joints"])
+def test_motions_too_short_for_the_evaluator_are_lengthened_and_counted(kind, motions, evaluator, tmp_path):
+    """One that a model ended at once must not end the measurement of all the others."""
+    dataset = Population(motions).dataset
+    fewest, folder = (4, "new_joint_vecs") if kind == "features" else (5, "new_joints")
+    for row, length in enumerate((1, fewest - 1, fewest, 12)):
+        motion = np.load(motions / folder / f"{dataset[row]['motion_id']}.npy")[:length]
+        (tmp_path / dataset[row]["motion_id"]).mkdir()
+        for number in range(2):
+            np.save(tmp_path / dataset[row]["motion_id"] / f"{number}.npy", motion[: length if number == 0 else 1])
+    result = evaluate_motions(tmp_path, Population(motions), evaluator)
+    said = {name: count for name, count in result["protocol"].items() if name.endswith("_for_the_evaluator")}
+    assert said == {"motions_cut_for_the_evaluator": 0, "motions_lengthened_for_the_evaluator": 2}
+    assert result["metrics"]["motions_without_physics"] == 2 - (kind == "joints")
+    assert result["metrics"]["multimodality"]["mean"] > 0
 
 
 def test_motions_too_short_for_physics_are_counted(motions):
