@@ -1,11 +1,7 @@
 """Checkpoints on disk: is a folder a model; published motion tokenizers and evaluator networks -> ours."""
 
-import os
 import pickle
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from . import models as models
-from .data.motion_folder import check_writable
+from .data.motion_folder import check_writable, written_aside
 from .models.configuration_geomotion_llama import GeoMotionLlamaConfig
 from .models.configuration_geomotion_qwen3 import GeoMotionQwen3Config
 from .models.configuration_geomotiongpt import GeoMotionGPTConfig
@@ -193,29 +189,6 @@ def save_aside(output: Path, *parts: Any) -> Path:
         for part in parts:
             part.save_pretrained(aside)
     return output
-
-
-@contextmanager
-def written_aside(output: Path) -> Iterator[Path]:
-    """A new folder to write into. What is in it moves to `output`, which is empty or absent; on an error none does.
-
-    A folder that is there stays the same one: it may be where the user is, a disk, or all that may be written to.
-    """
-    output = output.resolve()
-    name, is_there = f".{output.name}.{os.getpid()}.partial", output.is_dir()
-    aside = output / name if is_there else output.with_name(name)
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        if is_there:
-            if [path for path in output.iterdir() if path != aside]:
-                raise FileExistsError(f"{output} is no longer empty: nothing was written; name a new folder.")
-            for path in sorted(aside.iterdir()):
-                os.replace(path, output / path.name)
-        else:
-            os.replace(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read_evaluator(checkpoint: Path) -> dict[str, Tensor]:

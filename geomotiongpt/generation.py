@@ -10,7 +10,8 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import pipeline
 
-from .checkpoints import check_output, load_captioner, written_aside
+from .checkpoints import check_output, load_captioner
+from .data.motion_folder import written_aside
 from .models.motion_representation import get_motion_representation
 from .motion_input import read_motion_input
 from .visualization.animation import animate_motion, draw_motion_strip

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
-from geomotiongpt import checkpoints, features_to_joints, generation
+from geomotiongpt import features_to_joints, generation
 from geomotiongpt.cli import main
+from geomotiongpt.data.motion_folder import written_aside
 
 FIRST, SECOND = "a person walks forward", "a man sits down slowly"
 
@@ -134,7 +135,7 @@ def test_an_empty_folder_stays_the_one_it_is(kind, tiny_model_folder, tmp_path, 
 
 
 def test_what_came_into_the_folder_meanwhile_stays(tmp_path):
-    with pytest.raises(FileExistsError, match="is no longer empty"), checkpoints.written_aside(tmp_path) as aside:
+    with pytest.raises(FileExistsError, match="is no longer empty"), written_aside(tmp_path) as aside:
         (aside / "a").write_text("ours")
         (tmp_path / "a").write_text("theirs")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]

@@ -4,6 +4,8 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -130,3 +132,26 @@ def remove_partial_files(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_aside(output: Path) -> Iterator[Path]:
+    """A new folder to write into. What is in it moves to `output`, which is empty or absent; on an error none does.
+
+    A folder that is there stays the same one: it may be where the user is, a disk, or all that may be written to.
+    """
+    output = output.resolve()
+    name, is_there = f".{output.name}.{os.getpid()}.partial", output.is_dir()
+    aside = output / name if is_there else output.with_name(name)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if is_there:
+            if [path for path in output.iterdir() if path != aside]:
+                raise FileExistsError(f"{output} is no longer empty: nothing was written; name a new folder.")
+            for path in sorted(aside.iterdir()):
+                os.replace(path, output / path.name)
+        else:
+            os.replace(aside, output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,7 +1,6 @@
 """The embedded data set: captioned synthetic motion in the folder layout of HumanML3D."""
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm
 from ..models.motion_conversion import resample_joints
 from ..models.motion_representation import get_motion_representation
 from .builder import MotionClip, finish_motion_folder, map_in_processes, write_motion_clips
+from .motion_folder import written_aside
 from .synthetic_actions import ACTIONS, FPS, MotionAttributes, compose_controls
 from .synthetic_captions import write_captions
 from .synthetic_motion import controls_to_joints
@@ -60,7 +60,7 @@ def make_synthetic_dataset(
     has its mirror image `M<id>` in the same split. The same arguments give the same bytes.
 
     Args:
-        output_dir (`str` or `os.PathLike`): folder to write; new or empty. It appears when it is complete.
+        output_dir (`str` or `os.PathLike`): folder to write; new or empty. Nothing is in it until it is complete.
         num_motions (`int`, defaults to 2000): clips, without their mirror images; at least 20.
         seed (`int`, defaults to 0): what the clips are drawn from.
         representation (`str`, defaults to `"humanml3d"`): of the features, "humanml3d" or "streaming272"; for the
@@ -80,9 +80,7 @@ def make_synthetic_dataset(
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder; name a new one, or remove it first")
-    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    aside.mkdir(parents=True)
-    try:
+    with written_aside(output) as aside:
         clips: list[SyntheticClip] = []
         splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         drawn = map_in_processes(partial(_make_clips, seed), _plan_clips(num_motions, seed), num_proc)
@@ -104,9 +102,6 @@ def make_synthetic_dataset(
                 raise ValueError(f"seed {seed}: clips without features: {failed}")
         with_mirrored = {name: ids + [f"M{i}" for i in ids] for name, ids in splits.items()}
         finish_motion_folder(aside, with_mirrored, representation)
-        os.replace(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def generate_synthetic_clips(num_motions: int, seed: int = 0) -> Iterator[SyntheticClip]:

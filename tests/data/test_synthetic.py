@@ -284,7 +284,10 @@ def digest(folder):
 def test_folder_is_complete_and_the_same_every_time(tmp_path):
     """Also when processes share the work."""
     make_synthetic_dataset(tmp_path / "a", 40, seed=1)
+    (tmp_path / "b").mkdir()  # may be a disk of its own: it stays the same folder
+    there = (tmp_path / "b").stat().st_ino
     make_synthetic_dataset(tmp_path / "b", 40, seed=1, num_proc=2)
+    assert (tmp_path / "b").stat().st_ino == there
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
     splits = {name: (tmp_path / "a" / f"{name}.txt").read_text().split() for name in ("train", "val", "test")}
