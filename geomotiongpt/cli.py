@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train-evaluator", _train_evaluator, "train an evaluator network from a recipe", "evaluator.yaml"),
     ):
         verb = add(name, run, what, f"hub_configs/geomotiongpt-tiny/{folder} training.max_steps=100")
-        verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
+        verb.add_argument("recipe", type=Path, help="YAML recipe; hub_configs/... come with the package")
         verb.add_argument("overrides", nargs="*", metavar="section.key=value", help="values to change in the recipe")
 
     add_caption(add)

@@ -90,6 +90,20 @@ def test_missing_file_is_named(tmp_path):
         load_recipe(tmp_path / "nowhere.yaml", SECTIONS)
 
 
+def test_recipes_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "hub_configs/geomotiongpt-tiny/motion_tokenizer.yaml"
+    assert load_recipe(name, SECTIONS) == load_recipe(resource(name), SECTIONS)
+    own = tmp_path / name
+    own.parent.mkdir(parents=True)
+    own.write_text("model: {num_codes: 3}")
+    assert load_recipe(name, SECTIONS)["model"] == {"num_codes": 3}
+    for other in ("hub_configs/none.yaml", "geomotiongpt-tiny/motion_tokenizer.yaml"):
+        with pytest.raises(FileNotFoundError) as error:
+            load_recipe(other, SECTIONS)
+        assert f"{other}: no such recipe" in str(error.value) and str(resource("hub_configs")) in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["model: [", "model: {a: 1", "\t- x: :"])
 def test_invalid_yaml_is_named(tmp_path, text):
     with pytest.raises(ValueError, match="recipe.yaml is not valid YAML"):
