@@ -113,11 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--words", type=Path, help="the words of the .npy array, or those to keep of GloVe, one a line")
 
     verb = add(
-        "push", _push, "upload a saved model, with its card, to the Hub", "quickstart/model USER/NAME --private"
+        "push",
+        _push,
+        "upload a saved model, with its card, to the Hub: publicly, unless --private",
+        "quickstart/model USER/NAME --private",
     )
     verb.add_argument("folder", type=Path, help="folder of a saved model")
     verb.add_argument("repo_id", help="USER/NAME")
-    verb.add_argument("--private", action="store_true", help="make the repository private")
+    verb.add_argument("--private", action="store_true", help="make a new repository private (default: public)")
     return parser
 
 
