@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = add("quickstart", _quickstart, "make data, train both stages, caption unseen motions", "--output demo")
     verb.add_argument("--output", type=Path, default=Path("quickstart"), help="folder to write")
-    verb.add_argument("--num-motions", type=positive, default=None, help="motions to make (default: the recipe's)")
+    verb.add_argument("--num-motions", type=positive, default=None, help="motions to make (default: 6000)")
     verb.add_argument("--seed", type=int, default=0, help="of the data and of both trainings")
 
     add_build_data(add)
@@ -145,7 +145,11 @@ def _add_generate(add) -> None:
     verb.add_argument("--task", default="text-to-motion", choices=tasks, help="what to make")
     verb.add_argument("--motion", type=Path, metavar="FILE", help=f"to go on from or fill in: {MOTION_FILES}")
     verb.add_argument(
-        "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
+        "--keep",
+        type=int,
+        nargs=2,
+        metavar=("START", "END"),
+        help="frames of --motion given at its start and its end; in-betweens need it (default: all frames)",
     )
     verb.add_argument("--seed", type=int, default=0, help="of the sampling")
     _add_sampling(verb, "above 1 a beam search instead of sampling")
@@ -229,7 +233,12 @@ def _add_evaluate(add) -> None:
     )
     group.add_argument("--num-samples", type=positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
-    group.add_argument("--keep", type=float, default=0.25, help="share given, of in-betweens at each end")
+    group.add_argument(
+        "--keep",
+        type=float,
+        default=0.25,
+        help="share of each motion given, 0.25 is a quarter; of in-betweens at each end",
+    )
     group = verb.add_argument_group("decoding")
     _add_sampling(group, "above 1 a beam search; at 1 captions are greedy, motions sampled")
     group.add_argument("--max-new-tokens", type=int, help="of captions (default: the model's)")
