@@ -3,8 +3,9 @@
     python examples/real_motion.py DATA [--output runs/real-motion] [--model-options section.key=value ...]
 
 DATA holds `unpack.py` (writes joints, texts and split lists into the folder it is given) and `bandai/labels.json` (the
-words by which captions name action, side and style). The motion is real; the captions are templates, not sentences of
-people, so the accuracies say whether the model tells the motions apart, not whether it writes well.
+words by which captions name action, side and style). It is made of the public Bandai-Namco Research motion data set,
+and not distributed here for its licence, see hub_configs/README.md. The motion is real; the captions are templates, no
+sentences of people, so the accuracies say whether the model tells the motions apart, not whether it writes well.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def main() -> None:
     """Data, both stages, figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     changes = "values to change in the recipe of this stage"
-    parser.add_argument("data", type=Path, help="folder with unpack.py")
+    parser.add_argument("data", type=Path, help="folder with unpack.py and bandai/labels.json")
     parser.add_argument("--output", type=Path, default=Path("runs/real-motion"))
     parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder with the two recipes")
     parser.add_argument("--results", type=Path, help="JSON to write (default: results.json in the output folder)")
