@@ -14,6 +14,7 @@ $(INSTALLED): setup.py constraints.txt
 # Data, both training stages, captions of unseen motions: five to eight minutes on two CPU cores.
 quickstart: $(INSTALLED)
 	$(BIN)/geomotiongpt quickstart
+	@echo "  before that    source $(BIN)/activate   (make installs into $(VENV))"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" tests

@@ -41,7 +41,13 @@ def main() -> int:
     """What the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="STUDY.yaml; with --report the folder of the studies")
-    parser.add_argument("--real-data", type=Path, default=os.environ.get("GEOMOTIONGPT_REAL_DATA"), metavar="DIR")
+    parser.add_argument(
+        "--real-data",
+        type=Path,
+        default=os.environ.get("GEOMOTIONGPT_REAL_DATA"),
+        metavar="DIR",
+        help="DATA of hub_configs/README.md, for studies of real motion (default: $GEOMOTIONGPT_REAL_DATA)",
+    )
     parser.add_argument(
         "--work", type=Path, help="folder for data, trained stages and logs (default: in runs/studies)"
     )

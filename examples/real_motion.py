@@ -1,10 +1,11 @@
 """Trains both stages on a folder of real motion and captions its test splits: one deterministic command.
 
-    python examples/real_motion.py DATA [--output runs/real-motion] [section.key=value ...]
+    python examples/real_motion.py DATA [--output runs/real-motion] [--model-options section.key=value ...]
 
 DATA holds `unpack.py` (writes joints, texts and split lists into the folder it is given) and `bandai/labels.json` (the
-words by which captions name action, side and style). The motion is real; the captions are templates, not sentences of
-people, so the accuracies say whether the model tells the motions apart, not whether it writes well.
+words by which captions name action, side and style). It is made of the public Bandai-Namco Research motion data set,
+and not distributed here for its licence, see hub_configs/README.md. The motion is real; the captions are templates, no
+sentences of people, so the accuracies say whether the model tells the motions apart, not whether it writes well.
 """
 
 import argparse
@@ -35,13 +36,14 @@ TEST_SPLITS = ("test", "test_unseen")
 def main() -> None:
     """Data, both stages, figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder with unpack.py")
+    changes = "values to change in the recipe of this stage"
+    parser.add_argument("data", type=Path, help="folder with unpack.py and bandai/labels.json")
     parser.add_argument("--output", type=Path, default=Path("runs/real-motion"))
     parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder with the two recipes")
     parser.add_argument("--results", type=Path, help="JSON to write (default: results.json in the output folder)")
     parser.add_argument("--stages", choices=("both", "tokenizer", "language-model"), default="both")
-    parser.add_argument("--tokenizer-options", nargs="*", default=[], metavar="section.key=value")
-    parser.add_argument("--model-options", nargs="*", default=[], metavar="section.key=value")
+    parser.add_argument("--tokenizer-options", nargs="*", default=[], metavar="section.key=value", help=changes)
+    parser.add_argument("--model-options", nargs="*", default=[], metavar="section.key=value", help=changes)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = arguments.output

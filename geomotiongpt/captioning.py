@@ -40,7 +40,7 @@ def add_caption(add: Callable[..., argparse.ArgumentParser]) -> None:
     add_import_options(verb)
     verb.add_argument("--batch-size", type=positive, default=16, help="motions at a time")
     verb.add_argument("--num-beams", type=positive, default=1, help="above 1 a beam search")
-    group = verb.add_argument_group("motions of any length")
+    group = verb.add_argument_group("motions of any length: --segments, and what needs it")
     group.add_argument(
         "--segments", action="store_true", help="caption each part, with its time, instead of the whole"
     )

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = add("quickstart", _quickstart, "make data, train both stages, caption unseen motions", "--output demo")
     verb.add_argument("--output", type=Path, default=Path("quickstart"), help="folder to write")
-    verb.add_argument("--num-motions", type=positive, default=None, help="motions to make (default: the recipe's)")
+    verb.add_argument("--num-motions", type=positive, default=None, help="motions to make (default: 6000)")
     verb.add_argument("--seed", type=int, default=0, help="of the data and of both trainings")
 
     add_build_data(add)
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train-evaluator", _train_evaluator, "train an evaluator network from a recipe", "evaluator.yaml"),
     ):
         verb = add(name, run, what, f"hub_configs/geomotiongpt-tiny/{folder} training.max_steps=100")
-        verb.add_argument("recipe", type=Path, help="YAML recipe, see hub_configs/")
+        verb.add_argument("recipe", type=Path, help="YAML recipe; hub_configs/... come with the package")
         verb.add_argument("overrides", nargs="*", metavar="section.key=value", help="values to change in the recipe")
 
     add_caption(add)
@@ -113,11 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--words", type=Path, help="the words of the .npy array, or those to keep of GloVe, one a line")
 
     verb = add(
-        "push", _push, "upload a saved model, with its card, to the Hub", "quickstart/model USER/NAME --private"
+        "push",
+        _push,
+        "upload a saved model, with its card, to the Hub: publicly, unless --private",
+        "quickstart/model USER/NAME --private",
     )
     verb.add_argument("folder", type=Path, help="folder of a saved model")
     verb.add_argument("repo_id", help="USER/NAME")
-    verb.add_argument("--private", action="store_true", help="make the repository private")
+    verb.add_argument("--private", action="store_true", help="make a new repository private (default: public)")
     return parser
 
 
@@ -142,7 +145,11 @@ def _add_generate(add) -> None:
     verb.add_argument("--task", default="text-to-motion", choices=tasks, help="what to make")
     verb.add_argument("--motion", type=Path, metavar="FILE", help=f"to go on from or fill in: {MOTION_FILES}")
     verb.add_argument(
-        "--keep", type=int, nargs=2, metavar=("START", "END"), help="frames of --motion given at its start and its end"
+        "--keep",
+        type=int,
+        nargs=2,
+        metavar=("START", "END"),
+        help="frames of --motion given at its start and its end; in-betweens need it (default: all frames)",
     )
     verb.add_argument("--seed", type=int, default=0, help="of the sampling")
     _add_sampling(verb, "above 1 a beam search instead of sampling")
@@ -226,7 +233,12 @@ def _add_evaluate(add) -> None:
     )
     group.add_argument("--num-samples", type=positive, default=1, help="of each of 100 captions, for MultiModality")
     group.add_argument("--judge", metavar="MODEL", help="captioning model that says what they show; needs --labels")
-    group.add_argument("--keep", type=float, default=0.25, help="share given, of in-betweens at each end")
+    group.add_argument(
+        "--keep",
+        type=float,
+        default=0.25,
+        help="share of each motion given, 0.25 is a quarter; of in-betweens at each end",
+    )
     group = verb.add_argument_group("decoding")
     _add_sampling(group, "above 1 a beam search; at 1 captions are greedy, motions sampled")
     group.add_argument("--max-new-tokens", type=int, help="of captions (default: the model's)")

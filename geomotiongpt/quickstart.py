@@ -74,12 +74,13 @@ def quickstart(output: str | Path = "quickstart", *, num_motions: int | None = N
     result = _report(output, data, model_dir, num_motions, seed)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     metrics = result["metrics"]
+    unseen = (data / "test.txt").read_text(encoding="utf-8").split()[0]
     _say(
         f"\nDone in {minutes} min {seconds} s. Of {metrics['action']['n']} unseen motions, "
         f"{_percent(metrics['action'])} have the right actions and {_percent(metrics['side'])} the right side.\n"
         f"  the model      {model_dir}   (AutoModel.from_pretrained opens it)\n"
         f"  the report     {output / 'report'}\n"
-        f"  caption more   geomotiongpt caption {model_dir} {data}/new_joint_vecs/000001.npy\n"
+        f"  caption more   geomotiongpt caption {model_dir} {data}/new_joint_vecs/{unseen}.npy\n"
         "  train for real see hub_configs/ and the README: the same commands take a HumanML3D folder"
     )
     return model_dir

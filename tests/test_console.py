@@ -111,6 +111,19 @@ def test_help_says_what_every_option_is_and_its_default(verb, monkeypatch):
     assert VERBS[verb].description[0].islower() and "->" not in VERBS[verb].description
 
 
+def test_the_help_of_the_quickstart_knows_how_many_motions_it_makes():
+    from geomotiongpt.quickstart import NUM_MOTIONS
+
+    assert f"motions to make (default: {NUM_MOTIONS})" in VERBS["quickstart"].format_help()
+
+
+@pytest.mark.parametrize("name", ["caption", "generate"])
+def test_short_examples_say_how_they_are_used(name):
+    path = ROOT / "examples" / f"{name}.py"
+    told = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True).stdout
+    assert f"usage: {name}.py [-h] model" in told
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shells_read_what_makes_them_complete(shell):
     script = run("--print-completion", shell, check=True).stdout

@@ -17,11 +17,21 @@ ROOT = Path(__file__).parents[1]
 SMALL = {"train_motion_tokenizer": 60, "train_language_model": 60}
 
 
-def commands() -> list[list[str]]:
-    """Those of the page, in order: every line of a block without a language."""
+def blocks(language: str) -> list[str]:
+    """Those of the page, in order."""
     text = (ROOT / "examples/custom_data.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line) for language, block in blocks if not language for line in block.splitlines()]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for said, block in found if said == language]
+
+
+def commands() -> list[list[str]]:
+    """Every line of a block without a language."""
+    return [shlex.split(line) for block in blocks("") for line in block.splitlines()]
+
+
+def form(output: str) -> list[bool]:
+    """Of each line of what `caption` prints, whether it begins with a file."""
+    return [line.startswith("takes/") for line in output.splitlines()]
 
 
 def run(command: list[str], monkeypatch) -> None:
@@ -54,7 +64,8 @@ def test_the_walk_through_ends_in_captions_worded_as_in_the_table(tmp_path, monk
     for command in listed:
         capsys.readouterr()
         run(command, monkeypatch)
-    assert "bow" in capsys.readouterr().out, "the caption of greeting_03.bvh"
+    said, (shown,) = capsys.readouterr().out, blocks("text")
+    assert "bow" in said and form(said) == form(shown), "the caption of greeting_03.bvh"
     assert len(load_motion_dataset("data/mine", mirrored=False)["train"]) > 50
     takes = [f"takes/{name}_04.bvh" for name in ("warmup", "rush", "retreat", "break", "applause")]
     assert main(["caption", "runs/mine/model", *takes]) == 0
@@ -73,8 +84,7 @@ def test_the_walk_through_ends_in_captions_worded_as_in_the_table(tmp_path, monk
 def test_the_walk_through_shows_a_table_that_is_read(tmp_path):
     from geomotiongpt.data.caption_table import read_caption_table
 
-    text = (ROOT / "examples/custom_data.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"^```csv\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (table,) = blocks("csv")
     (tmp_path / "captions.csv").write_text(table)
     rows, unused = read_caption_table(tmp_path / "captions.csv")
     assert [row.split for row in rows] == ["", "", "test"] and rows[2].segment.start == 12.5 and not unused

@@ -1,6 +1,8 @@
 """The quickstart's data and folders; that it trains a good model is what `make quickstart` and its report show."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +49,13 @@ def test_a_folder_may_have_any_name(asked, name, tmp_path, monkeypatch):
         quickstart(name, num_motions=20)
     assert asked[0]["data"]["path"] == f"{name}/data"
     assert asked[0]["training"]["output_dir"] == f"{name}/motion_tokenizer"
+
+
+def test_the_closing_lines_name_a_motion_that_training_has_not_seen(tmp_path, monkeypatch, capsys):
+    right = {"n": 2, "mean": 1.0}
+    for name in ("train_motion_tokenizer", "train_language_model"):
+        monkeypatch.setattr(f"geomotiongpt.quickstart.{name}", lambda *_: None)
+    monkeypatch.setattr("geomotiongpt.quickstart._report", lambda *_: {"metrics": {"action": right, "side": right}})
+    quickstart(tmp_path, num_motions=20)
+    (path,) = re.findall(r"geomotiongpt caption \S+ (\S+)", capsys.readouterr().out)
+    assert Path(path).is_file() and Path(path).stem in (tmp_path / "data/test.txt").read_text().split()

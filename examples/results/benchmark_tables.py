@@ -188,7 +188,7 @@ def probes_table() -> str:
     metrics = result["metrics"]
     rows = [f"| | {' | '.join(name.replace('_', ' ') for name in metrics)} |", f"|---|{'---|' * len(metrics)}"]
     for key, name in (
-        ("label_aware_motion_to_text_r_at_1", "R@1, label-aware"),
+        ("label_aware_motion_to_text_r_at_1", "R@1, motion to text, label-aware"),
         ("mm_dist", "MM-Dist"),
         ("fid", "FID"),
         ("diversity", "Diversity"),

@@ -12,6 +12,8 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
+from ..resources import resource
+
 Section = TypeVar("Section")
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -45,7 +47,7 @@ def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[s
     """Reads a recipe and applies overrides from the command line.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; `hub_configs/...` is that of the package where the current folder has none.
         sections: the sections it may have; missing ones are empty.
         overrides: `section.key=value` strings, the value in YAML (`training.max_steps=100`).
 
@@ -54,8 +56,11 @@ def load_recipe(path: str | Path, sections: Sequence[str], overrides: Sequence[s
         ValueError: if it is not YAML, or a section or an override is not understood; the message names it.
     """
     path = Path(path)
+    packaged = resource("hub_configs")
+    if not path.is_file() and path.parts[:1] == (packaged.name,):
+        path = packaged.parent / path
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recipe; the ones that come with the package are in hub_configs/.")
+        raise FileNotFoundError(f"{path}: no such recipe; the ones that come with the package are in {packaged}.")
     try:
         recipe = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader) or {}
     except yaml.YAMLError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.import_motion import ImportedMotion
 from .animation import animate_motions, draw_motion_strip
 from .clip import Clip, read_clip
 from .export_arrays import export_csv, export_npz
@@ -16,7 +17,7 @@ from .export_gltf import export_glb
 from .export_html import export_html
 from .output import check_output_path
 
-Motion = np.ndarray | torch.Tensor
+Motion = np.ndarray | torch.Tensor | ImportedMotion
 
 _WRITERS: dict[str, Callable[[Clip, Path], Path]] = {
     ".bvh": export_bvh,
@@ -33,7 +34,7 @@ def export_motion(
     motion: Motion | Sequence[Motion],
     path: str | os.PathLike,
     *,
-    representation: str = "humanml3d",
+    representation: str | None = None,
     caption: str | Sequence[str | None] | None = None,
     fps: float | None = None,
     codes: Sequence[Any] | None = None,
@@ -55,9 +56,11 @@ def export_motion(
 
     Args:
         motion: joints (frames, J, 3) in the unit of the representation, Y up, or features (frames, F), not
-            normalised. For `.html`, `.gif` and `.mp4` also a list of several, which are shown side by side.
+            normalised; or what `import_motion` gives. For `.html`, `.gif` and `.mp4` also a list of several, which
+            are shown side by side.
         path: file to write.
-        representation: "humanml3d", "kitml" or "streaming272": what joints or features these are.
+        representation: "humanml3d", "kitml" or "streaming272": what joints or features these are. By default that for
+            which motions were imported, else "humanml3d".
         caption: what the motion shows, of several one each; formats without room for it leave it out.
         fps: frames a second; the representation's own by default.
         codes: of `.html`, motion tokens as whole numbers, of several a list each (or None).
@@ -67,13 +70,14 @@ def export_motion(
         The path written.
 
     Raises:
-        ValueError: for another suffix, a motion of another shape or with values that are not finite, several motions
-            in a file of one, `codes` in another format, or an MP4 without PyAV.
+        ValueError: for another suffix, a motion of another shape or with values that are not finite, one imported for
+            another representation, several motions in a file of one, `codes` in another format, or an MP4 without
+            PyAV.
     """
     path = check_output_path(path, SUFFIXES)
     suffix = path.suffix.lower()
     several = isinstance(motion, (list, tuple))
-    motions: list[Any] = list(motion) if several else [motion]
+    motions: list[Any] = list(motion) if isinstance(motion, (list, tuple)) else [motion]
     captions = _one_each(caption, len(motions), "caption", several and not isinstance(caption, str))
     if not motions or (len(motions) > 1 and suffix not in SIDE_BY_SIDE):
         raise ValueError(
@@ -82,6 +86,7 @@ def export_motion(
         )
     if suffix != ".html" and not codes is frames_per_code is None:
         raise ValueError(f"{path}: codes and frames_per_code are shown by .html only; leave them out")
+    motions, representation = _joints_of_imported(motions, representation)
     clips = [
         read_clip(one, representation, fps=fps, caption=said) for one, said in zip(motions, captions, strict=True)
     ]
@@ -91,6 +96,20 @@ def export_motion(
         tokens = _one_each(codes, len(motions), "list of codes", several)
         return export_html(clips, path, codes=tokens, frames_per_code=frames_per_code)
     return _draw(clips, path)
+
+
+def _joints_of_imported(motions: list[Any], representation: str | None) -> tuple[list[Any], str]:
+    """Motions as arrays, and the representation of them all."""
+    imported = [motion for motion in motions if isinstance(motion, ImportedMotion)]
+    if representation is None:
+        representation = imported[0].representation if imported else "humanml3d"
+    for motion in imported:
+        if motion.representation != representation:
+            raise ValueError(
+                f"{motion.report.path} was imported for {motion.representation!r}, not {representation!r}; give "
+                "representation= to import_motion"
+            )
+    return [motion.joints if isinstance(motion, ImportedMotion) else motion for motion in motions], representation
 
 
 def _draw(clips: list[Clip], path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Recipes: what is read, what is refused and how it is said, and that those we publish can be run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_unknown_option_like_no_other_lists_the_known_ones():
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.yaml: no such recipe"):
         load_recipe(tmp_path / "nowhere.yaml", SECTIONS)
+
+
+def test_recipes_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "hub_configs/geomotiongpt-tiny/motion_tokenizer.yaml"
+    assert load_recipe(name, SECTIONS) == load_recipe(resource(name), SECTIONS)
+    own = tmp_path / name
+    own.parent.mkdir(parents=True)
+    own.write_text("model: {num_codes: 3}")
+    assert load_recipe(name, SECTIONS)["model"] == {"num_codes": 3}
+    for other in ("hub_configs/none.yaml", "geomotiongpt-tiny/motion_tokenizer.yaml"):
+        with pytest.raises(FileNotFoundError) as error:
+            load_recipe(other, SECTIONS)
+        assert f"{other}: no such recipe" in str(error.value) and str(resource("hub_configs")) in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["model: [", "model: {a: 1", "\t- x: :"])
@@ -228,6 +243,23 @@ def test_published_pairs_agree():
             second = yaml.safe_load(path.read_text())
             assert second["model"]["motion_tokenizer"] == first["training"]["output_dir"]
             assert second["data"] == first["data"]
+
+
+@pytest.mark.parametrize("folder", ["geomotiongpt-tiny-generation", "geomotiongpt-real-motion-generation"])
+def test_the_judges_of_the_headers_are_those_of_the_results(folder):
+    """The commands fit their recipes, the second goes on from the first, and makes what the result names."""
+    header = (resource("hub_configs") / folder / "language_model.yaml").read_text().partition("\nmodel:")[0]
+    commands = header.replace(" \\\n#", "").splitlines()
+    first, second = (line.split()[2:] for line in commands if line.startswith("#   geomotiongpt"))
+    recipe = load_recipe(first[1], motion_tokenizer.SECTIONS, first[2:])
+    assert recipe["model"].pop("model_type") == "motion_tokenizer"
+    build_section(MotionTokenizerConfig, recipe["model"], "model")
+    tokenizer = build_section(MotionTokenizerTrainingArguments, recipe["training"], "training").output_dir
+    recipe = load_recipe(second[1], language_model.SECTIONS, second[2:])
+    judge = build_section(LanguageModelTrainingArguments, recipe["training"], "training").output_dir
+    assert (first[0], second[0]) == ("train-tokenizer", "train") and recipe["model"]["motion_tokenizer"] == tokenizer
+    result = json.loads((resource("hub_configs") / folder / "text_to_motion.json").read_text())
+    assert judge == result["protocol"]["judge"] != tokenizer
 
 
 def test_paper_recipe_has_the_published_sizes_and_schedule():

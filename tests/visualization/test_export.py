@@ -187,3 +187,22 @@ def test_an_mp4_without_its_library_says_what_to_install(synthetic_clips, tmp_pa
     with pytest.raises(ValueError, match=r"PyAV: pip install 'geomotiongpt\[video\]'"):
         gm.export_motion(synthetic_clips[0][:4], tmp_path / "a.mp4")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("representation", ["humanml3d", "kitml"])
+def test_an_imported_motion_is_exported_as_its_joints_at_its_frame_rate(representation, synthetic_clips, tmp_path):
+    file = gm.export_motion(synthetic_clips[0], tmp_path / "a.bvh")
+    motion = gm.import_motion(file, representation=representation)
+    path = gm.export_motion(motion, tmp_path / "a.npz", caption="a person walks")
+    with np.load(path, allow_pickle=False) as archive:
+        assert np.array_equal(archive["joints"], motion.joints)
+        assert str(archive["representation"]) == representation
+        assert archive["fps"] == gm.get_motion_representation(representation).fps
+
+
+def test_imported_motions_stand_beside_joints_of_the_same_representation_only(synthetic_clips, tmp_path):
+    file = gm.export_motion(synthetic_clips[0][:9], tmp_path / "a.bvh")
+    motion, other = gm.import_motion(file), gm.import_motion(file, representation="kitml")
+    assert gm.export_motion([motion, synthetic_clips[1][:9]], tmp_path / "a.html").is_file()
+    with pytest.raises(ValueError, match="a.bvh was imported for 'kitml', not 'humanml3d'"):
+        gm.export_motion([motion, other], tmp_path / "b.html")
