@@ -45,6 +45,9 @@ def main() -> None:
     parser.add_argument("--tokenizer-options", nargs="*", default=[], metavar="section.key=value", help=changes)
     parser.add_argument("--model-options", nargs="*", default=[], metavar="section.key=value", help=changes)
     arguments = parser.parse_args()
+    for file in ("unpack.py", "bandai/labels.json"):
+        if not (arguments.data / file).is_file():
+            parser.error(f"{arguments.data} has no {file}: see the section DATA of hub_configs/README.md")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = arguments.output
     folder = prepare_data(arguments.data, output)

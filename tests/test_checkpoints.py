@@ -525,6 +525,7 @@ def test_the_base_is_known_in_the_model_and_on_its_card(tiny_language_model, tin
     assert again.config.base_model == "someone/gpt2" and model.config._name_or_path == ""
     written = write_training_card(tmp_path / "model", again, [{"eval_loss": math.nan}], "someone/motions")
     card = ModelCard.load(written)
+    assert written.read_text().startswith("---\n")
     assert card.data.model_name == tmp_path.name and "| trained on | someone/motions (" in card.text
     assert card.data.base_model == "someone/gpt2" and "someone/gpt2" in card.text and not card.data.license
 

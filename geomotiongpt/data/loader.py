@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 # Part of the fingerprint: raise it when the same files give other items.
 _FORMAT_VERSION = 2
 _STATISTICS = ("Mean.npy", "Std.npy")
+_NOWHERE = "no such folder, nor a dataset to be had from the Hub"
 
 
 @dataclass
@@ -215,13 +216,16 @@ def load_motion_statistics(path: str | Path, representation: str = "humanml3d") 
 
 
 def _find_statistics(path: str | Path, name: str) -> Path:
-    try:
-        if not Path(path).is_dir():
-            return Path(hf_hub_download(_hub_name(path), name, repo_type="dataset"))
-        if (Path(path) / name).is_file():
-            return Path(path) / name
-    except RemoteEntryNotFoundError:
-        pass
+    if not Path(path).is_dir():
+        repo_id = _hub_name(path)
+        try:
+            return Path(hf_hub_download(repo_id, name, repo_type="dataset"))
+        except RemoteEntryNotFoundError:
+            pass
+        except OSError as error:
+            raise FileNotFoundError(f"{path}: {_NOWHERE}: {error}") from error
+    elif (Path(path) / name).is_file():
+        return Path(path) / name
     raise FileNotFoundError(
         f"{path}: has no {name}; geomotiongpt.data.builder.write_motion_statistics(folder, train_ids) computes "
         "Mean.npy and Std.npy of a HumanML3D folder"
@@ -457,9 +461,7 @@ def _load_stored(path: str | Path, split: str | None, selection: _Selection, cac
         try:
             loaded = datasets.load_dataset(repo_id, cache_dir=str(cache))
         except (FileNotFoundError, ConnectionError) as error:
-            raise FileNotFoundError(
-                f"{path}: no such folder, nor a dataset to be had from the Hub: {error}"
-            ) from error
+            raise FileNotFoundError(f"{path}: {_NOWHERE}: {error}") from error
     splits = loaded if isinstance(loaded, DatasetDict) else DatasetDict({str(loaded.split): loaded})
     splits = splits.with_format(None)
     if split is not None and split not in splits:

@@ -180,7 +180,8 @@ def write_model_card(
         model_name=name,
         eval_results=eval_results(result, data_name),
     )
-    template = string.Template(resource("model_card.md").read_text(encoding="utf-8"))
+    _, _, body = resource("model_card.md").read_text(encoding="utf-8").partition("-->\n")
+    template = string.Template(body)
     text = template.substitute(
         metadata=card_data.to_yaml(),
         name=name,

@@ -309,6 +309,17 @@ def test_full_disk_is_named_and_the_next_run_succeeds(folder, load, tmp_path):
     assert len(load(folder, "train")) == 3
 
 
+def test_a_folder_that_is_not_there_is_named_where_the_hub_does_not_answer(monkeypatch):
+    """A mistyped folder looks like a name on the Hub."""
+
+    def refused(*args, **kwargs):
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr("geomotiongpt.data.loader.hf_hub_download", refused)
+    with pytest.raises(FileNotFoundError, match="quickstart/dta: no such folder, nor .* the Hub: nobody answers"):
+        load_motion_statistics("quickstart/dta")
+
+
 def test_statistics(folder, tmp_path):
     np.save(folder / "Mean.npy", np.arange(263.0))
     mean, std = load_motion_statistics(folder)
