@@ -241,6 +241,10 @@ def test_noise_is_pooled_over_cells_and_discoveries_are_few(study_modules, tmp_p
     # "both" has the tokenizer of "neither"; the differences of "dead" have no scatter of their own
     assert {cell for cell, metric in measured.probabilities if metric == "joint_error_mm"} == {"neither"}
     assert study_report.difference(measured, "linear", "joint_error_mm") == "same"
+    assert study_report.changes(measured, "neither", "cider") == "+20.0 to +22.0"
+    assert study_report.between(measured, "neither", "default", "cider", "joint_error_mm").startswith(
+        "CIDEr +21.0 ± 2.5;"
+    )
     found = {(cell, metric) for cell, metric in measured.probabilities if measured.stands(study.cell(cell), metric)}
     assert found == {("neither", "cider"), ("linear", "cider")}
     assert study_report.difference(measured, "neither", "cider") == "**+21.0 ± 2.5 †**"

@@ -189,6 +189,25 @@ def extent(measured: Measured, cell: str, name: str) -> str:
     return " to ".join(f"{metric.factor * end:.{metric.decimals}f}" for end in (min(values), max(values)))
 
 
+def changes(measured: Measured, cell: str, name: str) -> str:
+    """The least and the greatest difference of the seeds from what the cell stands against."""
+    values, metric = measured.differences(measured.study.cell(cell), name), METRICS[name]
+    if not values:
+        return "–"
+    return " to ".join(f"{metric.factor * end:+.{metric.decimals}f}" for end in (min(values), max(values)))
+
+
+def between(measured: Measured, cell: str, other: str, *names: str) -> str:
+    """A cell less another than that it stands against, paired by seed: not tested, so never with a dagger."""
+    shown = []
+    for name in names:
+        first, second = (measured.values(measured.study.cell(one), name) for one in (cell, other))
+        paired = [first[seed] - second[seed] for seed in first if seed in second]
+        label, _, unit = METRICS[name].label.partition(",")
+        shown.append(f"{label} {_show(paired, name, signed=True)}{unit}")
+    return "; ".join(shown)
+
+
 def difference(measured: Measured, cell: str, name: str, *, is_plain: bool = False) -> str:
     """Mean ± interval of the differences from the cell that it stands against, paired by seed.
 
@@ -379,6 +398,8 @@ _FILLED = {
     "value": value,
     "difference": difference,
     "range": extent,
+    "changes": changes,
+    "between": between,
     "change": partial(difference, is_plain=True),
     "effects": effects,
     "runs": lambda measured: f"{len(measured.rows)} of {len(measured.study.runs)}",
