@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -12,6 +13,18 @@ class MotionLanguageConfig(PreTrainedConfig):
     Args:
         base_model: name on the Hub of the pretrained language model that is in it; None: not known, or random weights.
     """
+
+    # `Trainer.predict` collects the logits alone: which parts a loss has depends on the batch
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "past_key_values",
+        "language_modeling_loss",
+        "orthonormality_loss",
+        "denoising_loss",
+        "exit_loss",
+        "length_loss",
+        "motion_states",
+        "hidden_states_of_motion",
+    ]
 
     base_model: str | None = None
 

@@ -483,7 +483,9 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
 
     def _score(self, hidden_states: Tensor, motion_vocabulary: Tensor) -> Tensor:
         """Logits over the joint vocabulary; of text and motion, the smaller things are put side by side."""
-        if hidden_states.shape[:-1].numel() < hidden_states.shape[-1]:  # decoding: few positions
+        head = self.lm_head
+        is_plain = type(head) is nn.Linear and not (head._forward_hooks or head._forward_pre_hooks)
+        if not is_plain or hidden_states.shape[:-1].numel() < hidden_states.shape[-1]:  # decoding: few positions
             return torch.cat([self.lm_head(hidden_states), functional.linear(hidden_states, motion_vocabulary)], -1)
         return functional.linear(hidden_states, torch.cat([self.lm_head.weight, motion_vocabulary]))
 

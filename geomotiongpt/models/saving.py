@@ -41,13 +41,24 @@ def save_with_parts(
     try:
         if options.get("is_main_process", True):
             for name, part in parts.items():
-                part.save_pretrained(Path(save_directory) / name)
+                part.save_pretrained(Path(save_directory) / name, **_of_part(model, part, options))
         save(save_directory, **options)
     finally:
         del model.config.custom_pipelines
     if push_to_hub:
         # The base class would upload what it has written itself, without the folders of the parts.
         model.push_to_hub(hub_options.pop("repo_id", Path(save_directory).name), **hub_options)
+
+
+def _of_part(model: PreTrainedModel, part: PreTrainedModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the options of `save_pretrained`, what holds for a part: its share of given weights, and their variant."""
+    shared = {name: options[name] for name in ("variant",) if name in options}
+    weights = options.get("state_dict")
+    if weights is None:
+        return shared
+    (prefix,) = (f"{name}." for name, module in model.named_modules() if module is part)
+    own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+    return {**shared, "state_dict": own}
 
 
 def _file_and_name(public: type) -> str:

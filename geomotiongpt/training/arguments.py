@@ -53,6 +53,11 @@ class _RunArguments(TrainingArguments):
                 "push_to_hub: checkpoints have no code and no card beside them; leave it out, and upload the trained "
                 "model with `geomotiongpt push`."
             )
+        if self.label_smoothing_factor:
+            raise ValueError(
+                "label_smoothing_factor: the library would take the labels without their shift, and drop the other "
+                "parts of the loss; leave it out."
+            )
         # Two CPU processes form one world only when asked not to look for an accelerator.
         if not torch.cuda.is_available():
             self.use_cpu = True

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -427,6 +428,30 @@ def test_contradictory_inputs_are_refused(join, batch):
             model(**inputs)
     with pytest.raises(ValueError, match="give `input_ids`, not `inputs_embeds`"):
         model(inputs_embeds=embeddings, motion_values=batch["motion_values"])
+
+
+def test_a_head_that_is_adapted_is_asked_however_many_positions_there_are(join, batch):
+    """An adapter is more than the weight of its base; a hook wants to be called."""
+    model = get_peft_model(join(), LoraConfig(target_modules=["lm_head"], init_lora_weights=False)).eval()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "motion_values", "motion_mask")}
+    whole, last = model(**inputs).logits, model(**inputs, logits_to_keep=1).logits
+    assert whole.shape[:2].numel() > model.config.hidden_size
+    torch.testing.assert_close(whole[:, -1:], last, rtol=1e-4, atol=1e-4)
+
+
+def test_given_weights_are_saved_in_the_part_too(join, tmp_path):
+    """As accelerate puts together the weights of a model in pieces."""
+    model = join()
+    given = {name: weight + 1 if "codebook" in name else weight for name, weight in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=given)
+    part = load_file(tmp_path / "motion_tokenizer/model.safetensors")["codebook.weight"]
+    assert torch.equal(part, model.motion_tokenizer.codebook.weight + 1)
+
+
+def test_trainers_collect_logits_alone(join, batch):
+    ignored = join().config.keys_to_ignore_at_inference
+    outputs = join()(**batch)
+    assert {name for name in outputs if name not in ignored} == {"loss", "logits"}
 
 
 def test_placeholders_without_their_motion_are_refused(join, batch):

@@ -135,6 +135,7 @@ def test_a_key_that_stands_twice_is_named(tmp_path, text):
             {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
             "every epoch the windows",
         ),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: the library would take the labels without"),
         ({"push_to_hub": True}, "push_to_hub: checkpoints have no code and no card.*`geomotiongpt push`"),
     ],
 )
