@@ -50,6 +50,7 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
     _supports_sdpa = True
     _supports_flash_attn = True
     motion_part: str  # name of the module that turns motion into latents, and of its folder in a saved model
+    _slots_of_a_latent = 1  # tokens of the prompt that one of `latents` fills
     heads: tuple[str, ...]  # names of the modules that are new beside base, branch and markers
 
     config: ContinuousMotionConfig
@@ -237,6 +238,8 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         settings, kwargs = merge_settings(self.generation_config, kwargs)
         if settings.prompt_lookup_num_tokens is not None or kwargs.get("assistant_model") is not None:
             raise ValueError("assisted generation is not possible here: it reads prompts without their motions.")
+        if settings.prefill_chunk_size is not None:
+            raise ValueError("prefill_chunk_size: a prompt is read whole here, with its motions; leave it out.")
         if settings.guidance_scale not in (None, 1):
             raise ValueError(
                 f"guidance_scale is {settings.guidance_scale}, but only motion is guided here, by `generate_motion`."
@@ -292,10 +295,16 @@ class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreT
         """Raises a ValueError if the model was trained to make motions alone."""
 
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
-        """As in `GenerationMixin`; the motions of the prompt are needed once, with the prompt."""
+        """As in `GenerationMixin`; the motions of the prompt are needed once, those that the cache lacks."""
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        if not bool((inputs["input_ids"] == self.config.motion_in_token_id).any()):
+        new, latents = inputs["input_ids"].shape[1], inputs.get("latents")
+        slots = input_ids == self.config.motion_in_token_id
+        if not bool(slots[:, -new:].any()):
             inputs["latents"] = None
+        elif latents is not None and bool(slots[:, :-new].any()):
+            seen = slots[:, :-new].sum(-1, keepdim=True) // self._slots_of_a_latent
+            index = (torch.arange(latents.shape[1], device=seen.device) + seen).clamp(max=latents.shape[1] - 1)
+            inputs["latents"] = latents[torch.arange(len(latents), device=latents.device)[:, None], index]
         return inputs
 
     def resize_token_embeddings(self, *args, **kwargs):

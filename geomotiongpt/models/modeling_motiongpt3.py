@@ -53,6 +53,10 @@ class MotionGPT3ForCausalLM(LatentMotionGenerationMixin, ContinuousMotionModel):
     config: MotionGPT3Config
     latent_basis: Tensor | None
 
+    @property
+    def _slots_of_a_latent(self) -> int:  # type: ignore[override]
+        return self.config.num_motion_slots
+
     def __init__(self, config: MotionGPT3Config):
         super().__init__(config)
         width, vae = config.hidden_size, config.vae

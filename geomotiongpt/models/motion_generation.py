@@ -423,6 +423,8 @@ class MotionGenerationMixin:
             "eos_token_id": end_id,
             "logits_processor": LogitsProcessorList([*(kwargs.get("logits_processor") or []), length]),
             "streamer": None if streamer is None else _Continued(streamer),
+            "num_return_sequences": 1,  # whatever the model's own configuration says
+            "return_dict_in_generate": False,
         }
         generated = self.generate(**inputs, **options)  # type: ignore[attr-defined]
         rows = [[token - first for token in ids] for ids in generated[:, width:].tolist()]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import ModelOutput
 
 from .task_prompts import MotionTask
 
@@ -104,12 +105,13 @@ class MotionLanguageProcessor(ProcessorMixin):
         padded = {"input_ids": input_ids, "attention_mask": attention_mask}
         return {**padded, "labels": labels} if with_labels else padded
 
-    def post_process_text(self, generated_ids: torch.Tensor, prompt_length: int) -> list[str]:
+    def post_process_text(self, generated_ids: torch.Tensor | ModelOutput, prompt_length: int) -> list[str]:
         """Texts of what `generate` returned.
 
         Args:
-            generated_ids: (batch, length), prompts included.
+            generated_ids: (batch, length), prompts included, or an output that has them as `sequences`.
             prompt_length: width of the prompt's `input_ids`.
         """
-        texts = self.tokenizer.batch_decode(generated_ids[:, prompt_length:], skip_special_tokens=True)
+        ids = generated_ids if isinstance(generated_ids, torch.Tensor) else generated_ids["sequences"]
+        texts = self.tokenizer.batch_decode(ids[:, prompt_length:], skip_special_tokens=True)
         return [text.strip() for text in texts]

@@ -295,6 +295,16 @@ def test_sampling_draws_from_all_codes(model, tiny_processor, monkeypatch):
     assert asked == [0, 3, None, None, None], "what the model's configuration says holds"
 
 
+def test_a_configuration_may_ask_for_more_than_ids(model, tiny_processor):
+    """Of the model: how many answers, and in which form; both hold for captions alone."""
+    model.generation_config.update(num_return_sequences=2, num_beams=2, return_dict_in_generate=True)
+    made = model.generate_motion(TEXTS[0], num_frames=8, processor=tiny_processor)
+    assert len(made.motion_values) == 1
+    inputs = tiny_processor(motion=torch.zeros(12, 263))
+    generated = model.generate(**inputs, max_new_tokens=4)
+    assert len(tiny_processor.post_process_text(generated, inputs["input_ids"].shape[1])) == 2
+
+
 def test_in_between_of_broken_codes_keeps_the_end_to_its_last_frame(model, tiny_processor):
     """47 frames with a gap of 15: the gap takes the nearest number of codes, and the last frames are not lost."""
     values = torch.randn(1, 47, 263)
