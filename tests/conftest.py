@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -168,3 +170,23 @@ def browser() -> Iterator:
         browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=120_000)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def check_second_turn():
+    """For a model, the ids of a turn, the latents of three motions and how many there are of one."""
+
+    def check(model, ids, latents, per_motion):
+        turn = partial(model.generate, do_sample=False, eos_token_id=None, max_new_tokens=4)
+        cache = DynamicCache(config=model.config.text_config)
+        said = turn(input_ids=ids, latents=latents[:, :per_motion], past_key_values=cache)
+        ask = partial(turn, input_ids=torch.cat([said, ids, ids], 1), return_dict_in_generate=True, output_logits=True)
+        whole, other = ask(latents=latents).logits[0], ask(latents=latents.roll(per_motion, 1)).logits[0]
+        answered = ask(latents=latents, past_key_values=cache).logits[0]
+        words = slice(model.config.text_vocab_size)
+        torch.testing.assert_close(answered[:, words], whole[:, words], rtol=1e-4, atol=1e-4)
+        assert (whole - other)[:, words].abs().max() > 1e-2, "which motion is which matters"
+        with pytest.raises(ValueError, match="prefill_chunk_size: a prompt is read whole here"):
+            ask(latents=latents, prefill_chunk_size=7)
+
+    return check

@@ -4,12 +4,11 @@ import copy
 import json
 import re
 import shutil
-from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, DynamicCache
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from geomotiongpt import CausalMotionCodec, LLaMoConfig, LLaMoForCausalLM, LLaMoProcessor
 from geomotiongpt.data.latent_sequences import LatentSequenceCollator
@@ -640,24 +639,8 @@ def test_wrong_inputs_are_refused(model, batch, prompts):
         model.generate(**prompts, max_new_tokens=129 - words.shape[1])
 
 
-def test_a_second_turn_takes_the_motions_that_the_cache_lacks(model, prompts):
+def test_a_second_turn_takes_the_motions_that_the_cache_lacks(model, prompts, check_second_turn):
     """Their slots are counted from the start of the conversation, not from where the cache ends."""
     ids = prompts["input_ids"][:1, prompts["attention_mask"][0].bool()]
-    latents = (
-        torch.randn(1, 2 * int((ids == model.config.motion_in_token_id).sum()), model.config.codec.latent_dim) * 3
-    )
-    turn = partial(model.generate, do_sample=False, eos_token_id=None, max_new_tokens=4)
-    cache = DynamicCache(config=model.config.text_config)
-    said = turn(input_ids=ids, latents=latents[:, : latents.shape[1] // 2], past_key_values=cache)
-    both = torch.cat([said, ids], 1)
-    ask = partial(turn, input_ids=both, return_dict_in_generate=True, output_logits=True)
-    whole, other = (
-        ask(latents=latents).logits[0],
-        ask(latents=latents[:, [*range(latents.shape[1] // 2)] * 2]).logits[0],
-    )
-    answered = ask(latents=latents, past_key_values=cache).logits[0]
-    words = slice(model.config.text_vocab_size)
-    torch.testing.assert_close(answered[:, words], whole[:, words], rtol=1e-4, atol=1e-4)
-    assert (whole - other)[:, words].abs().max() > 1e-2, "the second motion matters"
-    with pytest.raises(ValueError, match="prefill_chunk_size: a prompt is read whole here"):
-        ask(latents=latents, prefill_chunk_size=7)
+    count = int((ids == model.config.motion_in_token_id).sum())
+    check_second_turn(model, ids, torch.randn(1, 3 * count, model.config.codec.latent_dim) * 3, count)

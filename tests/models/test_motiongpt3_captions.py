@@ -13,7 +13,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoProcessor,
-    DynamicCache,
     GenerationConfig,
     pipeline,
 )
@@ -411,19 +410,8 @@ def test_motions_that_the_prompt_does_not_show_are_refused(model, prompts):
         model.generate(**prompts, prompt_lookup_num_tokens=2)
 
 
-def test_a_second_turn_takes_the_motions_that_the_cache_lacks(model, prompts):
+def test_a_second_turn_takes_the_motions_that_the_cache_lacks(model, prompts, check_second_turn):
     """Their slots are counted from the start of the conversation, not from where the cache ends."""
     ids = prompts["input_ids"][:1, prompts["attention_mask"][0].bool()]
-    latents = torch.randn(1, 2, model.config.vae.num_latent_tokens, model.config.vae.latent_dim) * 3
-    turn = partial(model.generate, do_sample=False, eos_token_id=None, max_new_tokens=4)
-    cache = DynamicCache(config=model.config.text_config)
-    said = turn(input_ids=ids, latents=latents[:, :1], past_key_values=cache)
-    both = torch.cat([said, ids], 1)
-    ask = partial(turn, input_ids=both, return_dict_in_generate=True, output_logits=True)
-    whole, other = ask(latents=latents).logits[0], ask(latents=latents[:, [0, 0]]).logits[0]
-    answered = ask(latents=latents, past_key_values=cache).logits[0]
-    words = slice(model.config.text_vocab_size)
-    torch.testing.assert_close(answered[:, words], whole[:, words], rtol=1e-4, atol=1e-4)
-    assert (whole - other)[:, words].abs().max() > 1e-2, "the second motion matters"
-    with pytest.raises(ValueError, match="prefill_chunk_size: a prompt is read whole here"):
-        ask(latents=latents, prefill_chunk_size=7)
+    vae = model.config.vae
+    check_second_turn(model, ids, torch.randn(1, 3, vae.num_latent_tokens, vae.latent_dim) * 3, 1)
