@@ -65,7 +65,7 @@ setup(
             "mypy>=1.14",
             "playwright>=1.49,<2",
             "pygltflib>=1.16,<2",
-            "pytest>=8",
+            "pytest>=9",
             "ruff>=0.9",
             "scipy>=1.13",
             "srt>=3.5,<4",

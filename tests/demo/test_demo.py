@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,23 +275,35 @@ def test_what_cannot_be_served_is_said_before_the_model_is_loaded(tiny_model_fol
     assert "device is 'gpu7'" in demo_fails(capsys, tiny_model_folder, "--port", 0, "--device", "gpu7")
 
 
+# A shell that starts the tests in the background lets its children ignore Ctrl-C.
+HEEDS_INTERRUPTS = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("geomotiongpt.cli", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_it_ends_without_a_traceback_and_leaves_nothing(stop, code, tiny_model_folder, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "geomotiongpt.cli", "demo", str(tiny_model_folder), "--port", str(port)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A shell that starts the tests in the background lets its children ignore Ctrl-C.
-    with subprocess.Popen(command, env=environment, **pipes, preexec_fn=_heed_interrupts) as process:
-        assert process.stdout.readline() == f"http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
-        assert list(tmp_path.glob("geomotiongpt-demo-*"))
-        process.send_signal(stop)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in errors
+    command = [sys.executable, "-c", HEEDS_INTERRUPTS, "demo", str(tiny_model_folder), "--port", str(port)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONFAULTHANDLER": "1"}
+    with open(tmp_path / "errors", "w+") as errors:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        late = threading.Timer(240, process.send_signal, [signal.SIGABRT])  # it says where it was
+        late.start()
+        try:
+            line = process.stdout.readline()
+            there = list(tmp_path.glob("geomotiongpt-demo-*"))
+            process.send_signal(stop)
+            ended = process.wait()
+        finally:
+            late.cancel()
+            process.kill()
+            process.stdout.close()
+        told = (tmp_path / "errors").read_text()
+    assert line == f"http://127.0.0.1:{port}/ (Ctrl-C ends it)\n" and there, told
+    assert ended == code and "Traceback" not in told, told
     assert list(tmp_path.glob("geomotiongpt-demo-*")) == []
-
-
-def _heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
