@@ -304,7 +304,8 @@ class AutoregressiveMotionGenerationMixin:
                     window = self._open_window(processor, rows, task, turn, shown, left, made, scale)
                 condition = window.states[: len(rows)]
                 if made:
-                    ended = self.exit_head(condition).squeeze(-1).float().sigmoid() > self.config.exit_threshold
+                    logits = self.exit_head(condition.to(self.exit_head.weight.dtype))
+                    ended = logits.squeeze(-1).float().sigmoid() > self.config.exit_threshold
                     for row, size in enumerate(left):
                         if size is not None and settings.exact_length:
                             is_done = made >= size

@@ -32,7 +32,7 @@ from .saving import save_with_parts
 from .strict_loading import StrictLoadingMixin, refuse_offloaded
 
 _NUM_MARKERS = 3  # <motion_pad>, <motion>, </motion>
-_WITHOUT_EFFECT = ("return_dict", "tokenizer")  # what `generate` may say, and the output is as it is all the same
+_WITHOUT_EFFECT = ("tokenizer",)  # what `generate` may say, and the output is as it is all the same
 
 
 class ContinuousMotionModel(MixtureOfTransformersMixin, StrictLoadingMixin, PreTrainedModel, GenerationMixin):

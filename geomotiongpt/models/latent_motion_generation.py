@@ -169,7 +169,7 @@ class LatentMotionGenerationMixin:
             inputs["latents"] = torch.cat(
                 [self._encode_parts([parts[place] for parts in given]) for place in range(len(given[0]))], dim=1
             )
-        return self(**inputs).motion_states  # type: ignore[operator]
+        return self(**inputs, return_dict=True).motion_states  # type: ignore[operator]
 
     def _encode_parts(self, parts: Sequence[Tensor]) -> Tensor:
         values = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True).to(self.motion_vae.device)

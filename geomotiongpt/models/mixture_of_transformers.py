@@ -190,6 +190,10 @@ class _MixtureLayer:
 
     motion_branch: nn.Module
 
+    def __reduce__(self):
+        """For processes that models are sent to: its class has no name that is found again."""
+        return _empty_mixture_layer, (type(self).__bases__[1],), self.__dict__
+
     def add_motion_branch(self, branch: nn.Module) -> None:
         """Gives the layer its second set of weights."""
         self.motion_branch = branch
@@ -236,6 +240,11 @@ def _attention_kind(config: Any, layer: int) -> str:
 @lru_cache
 def _mixture_class(layer_class: type) -> type:
     return type(f"Mixture{layer_class.__name__}", (_MixtureLayer, layer_class), {})
+
+
+def _empty_mixture_layer(layer_class: type) -> Any:
+    mixture = _mixture_class(layer_class)
+    return object.__new__(mixture)
 
 
 class MixtureOfTransformersMixin:
@@ -331,6 +340,7 @@ class MixtureOfTransformersMixin:
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
+                return_dict=True,
             )
         config = self.base.config
         if use_cache is None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from .autoregressive_motion_generation import AutoregressiveMotionGenerationMixin
 from .configuration_llamo import LLaMoConfig
@@ -63,6 +64,8 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
     heads = ("motion_input", "denoising_head", "exit_head")
     # Rounded, it would give other latents than those that were trained on
     _keep_in_fp32_modules_strict = ["motion_codec", "latent_shift", "latent_scale"]
+    # What quantisation in 8 or 4 bits passes over, too
+    _keep_in_fp32_modules = [*_keep_in_fp32_modules_strict, *heads]
 
     config: LLaMoConfig
 
@@ -212,6 +215,7 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
         filled = self.motion_input(seen.to(self.motion_input.weight.dtype))
         return torch.where(slot.unsqueeze(-1), filled.to(embeds.dtype), embeds)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -291,7 +295,7 @@ class LLaMoForCausalLM(AutoregressiveMotionGenerationMixin, ContinuousMotionMode
             parts["denoising_loss"] = self.denoising_head.loss(target, before.unsqueeze(1))
             made = roles.before_target | roles.last
             parts["exit_loss"] = functional.binary_cross_entropy_with_logits(
-                self.exit_head(states[made]).squeeze(-1).float(),
+                self.exit_head(states[made].to(self.exit_head.weight.dtype)).squeeze(-1).float(),
                 roles.last[made].float(),
                 pos_weight=torch.tensor(config.exit_positive_weight, device=states.device),
             )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from .configuration_motiongpt3 import MotionGPT3Config
 from .continuous_motion_model import ContinuousMotionModel
@@ -49,6 +50,8 @@ class MotionGPT3ForCausalLM(LatentMotionGenerationMixin, ContinuousMotionModel):
     heads = ("motion_input", "denoising_head", "length_head")
     # Rounded, it would give other latents than those that were trained on
     _keep_in_fp32_modules_strict = ["motion_vae", "latent_shift", "latent_scale", "latent_basis"]
+    # What quantisation in 8 or 4 bits passes over, too
+    _keep_in_fp32_modules = [*_keep_in_fp32_modules_strict, *heads]
 
     config: MotionGPT3Config
     latent_basis: Tensor | None
@@ -201,6 +204,7 @@ class MotionGPT3ForCausalLM(LatentMotionGenerationMixin, ContinuousMotionModel):
         filled = filled.gather(1, ranks.unsqueeze(-1).expand(-1, -1, filled.shape[-1]))
         return torch.where(slots.unsqueeze(-1), filled.to(embeds.dtype), embeds)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -310,7 +314,7 @@ class MotionGPT3ForCausalLM(LatentMotionGenerationMixin, ContinuousMotionModel):
 
     def _log_num_frames(self, motion_states: Tensor) -> Tensor:
         """What the length predictor says: natural logarithm of the frames, (motions,)."""
-        return self.length_head(motion_states.mean(1)).squeeze(-1).float()
+        return self.length_head(motion_states.mean(1).to(self.length_head.weight.dtype)).squeeze(-1).float()
 
     def _check_writes_text(self) -> None:
         if self.config.trained_stage == "text-to-motion":

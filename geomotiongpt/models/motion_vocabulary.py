@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.utils import can_return_tuple
 
 from .configuration_motion_language import name_on_hub
 from .configuration_motion_tokenizer import MotionTokenizerConfig
@@ -79,6 +80,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         *(f"motion_tokenizer.{part}" for part in ("encoder", "decoder", "codebook")),
         "motion_projection.weight",
     ]
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict  # what quantisation in 8 or 4 bits passes over
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -393,6 +395,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
         other = functional.embedding((input_ids - first).clamp(min=0).to(motion_vocabulary.device), motion_vocabulary)
         return torch.where((input_ids >= first).unsqueeze(-1).to(text.device), other.to(text), text)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -453,6 +456,7 @@ class MotionVocabularyMixin(MotionGenerationMixin, StrictLoadingMixin, PreTraine
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
         next_tokens = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)

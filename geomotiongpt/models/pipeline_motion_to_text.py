@@ -25,6 +25,11 @@ class MotionPipeline(Pipeline):
         # Batches are lists of clips, padded by the processor; the base class would pad with one side for all.
         self.tokenizer, self.feature_extractor = self.processor.tokenizer, None
 
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves the model and its processor, which the base class leaves out; arguments are the base class's."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
     def read_features(self, motion) -> tuple[np.ndarray, str]:
         """Features of a motion, and its name in errors.
 

@@ -41,6 +41,7 @@ def save_with_parts(
     try:
         if options.get("is_main_process", True):
             for name, part in parts.items():
+                _let_code_travel(model, part)
                 part.save_pretrained(Path(save_directory) / name, **_of_part(model, part, options))
         save(save_directory, **options)
     finally:
@@ -48,6 +49,16 @@ def save_with_parts(
     if push_to_hub:
         # The base class would upload what it has written itself, without the folders of the parts.
         model.push_to_hub(hub_options.pop("repo_id", Path(save_directory).name), **hub_options)
+
+
+def _let_code_travel(model: PreTrainedModel, part: PreTrainedModel) -> None:
+    """Of classes that came as remote code only the model's own say so by themselves, not those of its parts."""
+    if getattr(model, "_auto_class", None) is None:
+        return
+    for public, auto_class in ((type(part), "AutoModel"), (type(part.config), "AutoConfig")):
+        is_of_the_same = public.__module__.rpartition(".")[0] == type(model).__module__.rpartition(".")[0]
+        if is_of_the_same and getattr(public, "_auto_class", None) is None:
+            public.register_for_auto_class(auto_class)
 
 
 def _of_part(model: PreTrainedModel, part: PreTrainedModel, options: Mapping[str, Any]) -> dict[str, Any]:

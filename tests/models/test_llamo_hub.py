@@ -89,6 +89,8 @@ assert make(expected["texts"][0], num_frames=30, seed=0)["joints"].shape == (30,
 model.save_pretrained(folder / "again")
 again = AutoModel.from_pretrained(folder / "again", **remote)
 assert again.generate(**inputs, **expected["caption"]).tolist() == expected["ids"]
+codec = AutoModel.from_pretrained(folder / "again" / "motion_codec", **remote)
+torch.testing.assert_close(codec.encode(**motion).latents, torch.tensor(expected["encoded"]), rtol=1e-4, atol=1e-4)
 assert "geomotiongpt" not in sys.modules
 """
 )
