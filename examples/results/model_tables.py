@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from committed import ROOT, cell, load, percent, score
+from committed import MULTIMODALITIES, ROOT, cell, load, percent, score
 
 TINY_BOTH, REAL_BOTH = "hub_configs/geomotiongpt-tiny-generation", "hub_configs/geomotiongpt-real-motion-generation"
 QUICKSTART = "hub_configs/geomotiongpt-tiny/results.json"
@@ -62,7 +62,7 @@ FAMILY_METRICS = {
         "fid": "FID ↓",
         "fid_over_floor": "FID of half of them over its floor ↓",
         "diversity": "Diversity",
-        "multimodality": "MultiModality (10 pairs of 10 as published, so 10 % below that of different motions)",
+        **MULTIMODALITIES,
         "jerk_m_per_s3": "jerk, m/s³",
         "foot_skating_over_ground_truth": "foot skating over the real motions' ↓",
     },
@@ -235,11 +235,13 @@ def generation_tables() -> str:
         ]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     for key, name in (
-        ("multimodality", "MultiModality (10 pairs of 10 as published, so 10 % below that of different motions)"),
+        *MULTIMODALITIES.items(),
         ("fid", "FID ↓"),
         ("fid_over_floor", "FID of half of them, over that between two halves of the real ones ↓"),
     ):
-        rows.append(f"| {name} | {' | '.join(cell(metrics, key) for metrics in results.values())} |")
+        cells = [cell(metrics, key) for metrics in results.values()]
+        if any(cells):
+            rows.append(f"| {name} | {' | '.join(cells)} |")
     reconstructed = {name: load(path) for name, path in RECONSTRUCTED.items()}
     for name, other in reconstructed.items():
         assert other["protocol"]["evaluator_sha256"] == load(MADE[name])["protocol"]["evaluator_sha256"], name
@@ -282,8 +284,8 @@ def generation_tables() -> str:
             "## Motions made, by `geomotiongpt evaluate --task ...`",
             "",
             "Of the first caption of each motion, at the length of the data unless free; in brackets the same of the",
-            "real motions. Evaluators are not those of the table above; judges are trained apart, behind motion",
-            f"tokenizers of their own. Recipes and results are in [{TINY_BOTH}]({TINY_BOTH}) and",
+            "real motions. The evaluator of the embedded data is not that of the table above; judges are trained",
+            f"apart, behind motion tokenizers of their own. Recipes and results are in [{TINY_BOTH}]({TINY_BOTH}) and",
             f"[{REAL_BOTH}]({REAL_BOTH}).",
             "",
             *rows,
