@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,6 +60,16 @@ def add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
 
 
+def wait_for_signals() -> None:
+    """Does nothing until a signal ends it.
+
+    Handlers run in the main thread, as soon as it is awake. One that waits for a lock is not woken by a signal that
+    came just before, or to another thread: Ctrl-C would be lost until the next one.
+    """
+    while True:
+        time.sleep(0.2)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(upload_megabytes=arguments.max_upload_mb, seconds=arguments.max_seconds)
     options = {"device": arguments.device, "limits": limits}
@@ -71,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         address = serve_demo(app, host=arguments.host, port=arguments.port)
         print(f"{address} (Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
+        wait_for_signals()
     finally:
         close_demo(app)
     return 0

@@ -275,6 +275,21 @@ def test_what_cannot_be_served_is_said_before_the_model_is_loaded(tiny_model_fol
     assert "device is 'gpu7'" in demo_fails(capsys, tiny_model_folder, "--port", 0, "--device", "gpu7")
 
 
+def test_a_signal_that_another_thread_gets_ends_the_waiting():
+    code = """
+import signal, threading, time
+from geomotiongpt.demo import wait_for_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def stop():
+    time.sleep(0.5)  # until the main thread waits
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+threading.Thread(target=stop, daemon=True).start()
+wait_for_signals()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
 # A shell that starts the tests in the background lets its children ignore Ctrl-C.
 HEEDS_INTERRUPTS = """
 import runpy, signal
