@@ -17,7 +17,9 @@ def load(name: str) -> dict:
 
 MULTIMODALITIES = {
     "multimodality": "MultiModality (all pairs of 10 motions)",
-    "multimodality_of_10_pairs": "MultiModality (10 pairs of 10 as published: 10 % below that of different motions)",
+    "multimodality_of_10_pairs": (
+        "MultiModality (10 pairs drawn as published, but of 10 motions a text: 10 % below that of different motions)"
+    ),
 }
 
 
