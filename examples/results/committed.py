@@ -7,11 +7,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(name: str) -> dict:
-    """A committed result; MultiModality of earlier versions, of 10 pairs of 10 motions, under a name of its own."""
+    """A committed result; MultiModality of earlier versions, of 10 pairs of 10 motions, under a name of its own.
+
+    Raises:
+        ValueError: if its MultiModality is of other motions than the labels of the tables say.
+    """
     result = json.loads((ROOT / name).read_text(encoding="utf-8"))
     metrics = result["metrics"]
-    if "multimodality" in metrics and "multimodality_pairs" not in result["protocol"]:
-        metrics["multimodality_of_10_pairs"] = metrics.pop("multimodality")
+    if "multimodality" in metrics:
+        if result["protocol"]["motions_a_text"] != 10:
+            raise ValueError(f"{name}: MultiModality of {result['protocol']['motions_a_text']} motions; label it so.")
+        if "multimodality_pairs" not in result["protocol"]:
+            metrics["multimodality_of_10_pairs"] = metrics.pop("multimodality")
     return result
 
 
